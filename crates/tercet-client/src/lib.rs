@@ -1,0 +1,1 @@
+//! The wire schema of Tercet and its Rust client.

@@ -1,0 +1,1 @@
+//! A write-ahead log that tells a torn tail from corruption.
