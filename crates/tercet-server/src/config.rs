@@ -1,0 +1,156 @@
+//! How a node is set up: plain data, checked once. Where it comes from (flags, environment, file)
+//! is the binary's business.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+/// Everything that a node needs to know to run.
+#[derive(Clone, Debug)]
+pub struct ServerConfig {
+    /// The cluster's name: nodes of clusters with different names never talk.
+    pub cluster_name: String,
+    /// This node's slot, from 1.
+    pub node: u8,
+    /// All members with their peer addresses (`host:port`); the same on all nodes.
+    pub members: BTreeMap<u8, String>,
+    /// The data directory.
+    pub data: PathBuf,
+    /// Where clients connect.
+    pub listen: SocketAddr,
+    /// The client address that is told to others; `listen` if not set.
+    pub advertise: Option<String>,
+    /// Where peers connect; by default the address of this node's entry in `members`.
+    pub peer_listen: Option<SocketAddr>,
+    /// Listen beyond loopback without TLS.
+    pub insecure: bool,
+    /// The times of the protocol.
+    pub timing: Timing,
+    /// The limits on what clients may ask.
+    pub limits: Limits,
+    /// The size of a segment of the write-ahead log, in bytes.
+    pub segment_bytes: u64,
+    /// How much of the disk is left free before new records are refused, in bytes.
+    pub disk_reserve_bytes: u64,
+    /// The seed of the election timeouts; by default made from the node's incarnation.
+    pub seed: Option<u64>,
+}
+
+/// The times of the protocol.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Timing {
+    /// How often a leader shows that it lives.
+    pub heartbeat: Duration,
+    /// The shortest election timeout.
+    pub election_min: Duration,
+    /// The longest election timeout.
+    pub election_max: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Self {
+        Self {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(150),
+            election_max: Duration::from_millis(300),
+        }
+    }
+}
+
+/// The limits on what clients may ask. What is above is refused before it takes memory.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// The largest value, in bytes.
+    pub value_bytes_max: usize,
+    /// The largest request (all values of a batch), in bytes.
+    pub request_bytes_max: usize,
+    /// The most records in one request.
+    pub request_records_max: usize,
+    /// The most client connections at a time.
+    pub connections_max: usize,
+    /// The most bytes of requests that are under way at a time.
+    pub inflight_bytes_max: usize,
+    /// How long a request without a deadline of its own may take.
+    pub deadline_default: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            value_bytes_max: 1 << 20,
+            request_bytes_max: 8 << 20,
+            request_records_max: 10_000,
+            connections_max: 4096,
+            inflight_bytes_max: 64 << 20,
+            deadline_default: Duration::from_secs(10),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// A node with the defaults.
+    pub fn new(
+        node: u8,
+        members: BTreeMap<u8, String>,
+        data: PathBuf,
+        listen: SocketAddr,
+    ) -> Self {
+        Self {
+            cluster_name: "tercet".to_owned(),
+            node,
+            members,
+            data,
+            listen,
+            advertise: None,
+            peer_listen: None,
+            insecure: false,
+            timing: Timing::default(),
+            limits: Limits::default(),
+            segment_bytes: 64 << 20,
+            disk_reserve_bytes: 64 << 20,
+            seed: None,
+        }
+    }
+
+    /// Checks what can be checked before anything is opened.
+    ///
+    /// # Errors
+    /// The first thing that is wrong, as a sentence that names it and the next thing to do.
+    pub fn check(&self) -> Result<(), String> {
+        let count = self.members.len();
+        if !self.members.contains_key(&self.node) {
+            return Err(format!("node {} is not in the list of members", self.node));
+        }
+        if count > 7 || count.is_multiple_of(2) {
+            return Err(format!(
+                "a cluster has 1, 3, 5 or 7 nodes; the list of members has {count}"
+            ));
+        }
+        if let Some(slot) = self.members.keys().find(|slot| **slot == 0 || **slot > 63) {
+            return Err(format!("node ids go from 1 to 63; the list of members has {slot}"));
+        }
+        let addresses: std::collections::BTreeSet<_> = self.members.values().collect();
+        if addresses.len() != count {
+            return Err("two members have the same peer address".to_owned());
+        }
+        if self.cluster_name.is_empty() || self.cluster_name.len() > 64 {
+            return Err("the cluster's name has 1 to 64 characters".to_owned());
+        }
+        let Timing { heartbeat, election_min, election_max } = self.timing;
+        if heartbeat.is_zero() || heartbeat * 2 > election_min || election_min > election_max {
+            return Err(format!(
+                "timing: at least two heartbeats ({heartbeat:?}) must fit into the shortest election \
+                 timeout ({election_min:?}), and that must not exceed the longest ({election_max:?})"
+            ));
+        }
+        if !self.insecure && !self.listen.ip().is_loopback() {
+            return Err(format!(
+                "listening on {} lets anyone who can reach it read and append: there is no TLS yet. \
+                 Listen on 127.0.0.1, or say --insecure (insecure = true) on a network that you trust",
+                self.listen
+            ));
+        }
+        Ok(())
+    }
+}

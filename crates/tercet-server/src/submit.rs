@@ -1,0 +1,55 @@
+//! A submit on its way to the leader: here or by one hop, again and again with the same request id
+//! until it is answered or its deadline passes.
+//!
+//! The one idea: an attempt whose outcome is unknown may be repeated, because the request id makes
+//! the repetition harmless; but once one attempt is unknown, no later refusal can make the whole
+//! "not appended" again.
+
+use std::time::{Duration, Instant};
+
+use tercet_client::{ApiError, Outcome, Reason};
+
+use crate::node::{Command, NodeHandle, Submit, Submitted};
+
+/// How long to wait before the next attempt when nothing tells of a change.
+const PAUSE: Duration = Duration::from_millis(20);
+
+pub(crate) async fn run(node: &NodeHandle, submit: Submit) -> Result<Submitted, ApiError> {
+    let mut progress = node.progress();
+    let mut maybe_appended = false;
+    loop {
+        let leader = progress.borrow_and_update().leader;
+        let attempt = match leader {
+            Some(leader) if leader != node.id && !submit.never_forward => {
+                let submit = submit.clone();
+                node.ask(submit.deadline, |reply| Command::Forward { to: leader, submit, reply })
+                    .await
+            }
+            Some(_) | None => {
+                let submit = submit.clone();
+                node.ask(submit.deadline, |reply| Command::Submit { submit, reply }).await
+            }
+        };
+        let mut error = match attempt {
+            Ok(Ok(done)) => return Ok(done),
+            Ok(Err(error)) | Err(error) => error,
+        };
+        maybe_appended |= error.outcome == Outcome::Unknown;
+        let retry = match error.reason {
+            Reason::NoLeader | Reason::LeadershipLost | Reason::Quarantined => true,
+            Reason::NotLeader => !submit.never_forward,
+            Reason::Conflict => false,
+            _ => false,
+        };
+        // With `expect_next`, a repetition of what was appended is recognised by its id, so the
+        // condition does not turn a success into a conflict.
+        if !retry || Instant::now() + PAUSE >= submit.deadline || progress.borrow().stopping {
+            if maybe_appended {
+                error.outcome = Outcome::Unknown;
+            }
+            return Err(error);
+        }
+        // A change of leader, term or progress is the usual reason for the next attempt to differ.
+        let _ = tokio::time::timeout(PAUSE, progress.changed()).await;
+    }
+}
