@@ -1,1 +1,33 @@
-//! Raft, its write-ahead log and the values file as one synchronous struct.
+//! One node's replica: Raft, its write-ahead log, its identity, the values file and the window of
+//! request ids as one synchronous struct, generic over the disk.
+//!
+//! The server runs exactly this behind sockets, and the simulator runs exactly this over a virtual
+//! network and disk. Whatever is decided between a message's arrival and its answer is decided in
+//! here or in `tercet-raft`; whoever drives a [`Replica`] carries messages, tells the time and
+//! says when to [`flush`](Replica::flush).
+//!
+//! ```text
+//!  submit ──►┌───────────────────────── Replica ──────────────────────────┐
+//!  receive ─►│ Raft: decides    Wal: remembers    values.log: people read │──► Effect
+//!  timeout ─►│ Window: request ids     Identity: who am I, may I vote?    │    (poll_effect)
+//!            └────────────────────────────────────────────────────────────┘
+//!                                  flush = one write, one sync
+//! ```
+//!
+//! What it must not know: sockets, threads, clocks, randomness (numbers are handed in).
+
+mod forming;
+mod identity;
+mod record;
+mod replica;
+mod values;
+mod window;
+
+pub use forming::{FormMessage, Standing};
+pub use identity::{Identity, IdentityError, IdentityState};
+pub use record::{Records, RecordsError, records_body, records_of};
+pub use replica::{
+    Effect, Fatal, OpenError, PeerMessage, ReadError, Record, Replica, ReplicaConfig,
+    ReplicaStatus, Submit, SubmitError, Submitted, meta_of,
+};
+pub use values::{escape_value, unescape_value};

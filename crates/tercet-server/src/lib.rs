@@ -1,9 +1,15 @@
 //! A Tercet node: the driver, its links to peers and the client API. The only async crate.
 
+mod api;
 pub mod config;
+mod driver;
+mod forward;
 pub mod metrics;
 pub mod node;
+mod peer;
+mod run;
 mod submit;
 
 pub use config::{Limits, ServerConfig, Timing};
 pub use node::NodeHandle;
+pub use run::{Listening, ServeError, run};

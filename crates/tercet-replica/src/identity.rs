@@ -1,0 +1,225 @@
+//! Who a node is: its slot, its incarnation, its cluster, and whether it may vote.
+//!
+//! The file `identity` holds two copies, each whole and checksummed; an update overwrites the
+//! older one and syncs before it touches the other, so that one is always good.
+//!
+//! ```text
+//!      0 ┌──────────────────────────────────────────────────────────────────┐
+//!        │ magic "TCTID" │ version u8 │ crc u32 │ length u32 │ count u64 │ … │  copy A
+//!   4096 ├──────────────────────────────────────────────────────────────────┤
+//!        │ the same with the other count                                    │  copy B
+//!   8192 └──────────────────────────────────────────────────────────────────┘
+//! ```
+
+use std::collections::BTreeMap;
+
+use tercet_raft::{Incarnation, NodeId};
+use tercet_wal::{Disk, DiskFile};
+
+/// Where a copy begins; the second one's place is also the space that each has.
+const COPY_BYTES: usize = 4096;
+const HEAD_BYTES: usize = 24;
+const MAGIC: &[u8; 5] = b"TCTID";
+const VERSION: u8 = 1;
+pub(crate) const FILE: &str = "identity";
+
+/// Whether a node may vote.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum IdentityState {
+    /// Knows no cluster that runs; may help to form one.
+    Fresh,
+    /// Has lost its memory: mute until the others have readmitted it.
+    Quarantined,
+    /// A member that votes.
+    Voter,
+}
+
+impl IdentityState {
+    /// The state's name in words.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Quarantined => "quarantined",
+            Self::Voter => "voter",
+        }
+    }
+}
+
+/// Who a node is.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Identity {
+    /// The slot.
+    pub node: NodeId,
+    /// The random number of this data directory.
+    pub incarnation: Incarnation,
+    /// The cluster's name, as configured when the directory was made.
+    pub cluster_name: String,
+    /// The cluster's id, once known.
+    pub cluster_id: Option<u128>,
+    /// Whether the node may vote.
+    pub state: IdentityState,
+    /// The incarnation of each member when the cluster was formed or joined; entries in the log
+    /// move it on.
+    pub members: BTreeMap<NodeId, Incarnation>,
+}
+
+/// Why an identity file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum IdentityError {
+    /// The file system failed.
+    #[error("identity: {0}")]
+    Io(#[from] std::io::Error),
+    /// It was written by a newer program.
+    #[error("identity: format {found} is newer than this program's ({VERSION}): use a newer program")]
+    Newer {
+        /// The format found.
+        found: u8,
+    },
+    /// Both copies are damaged.
+    #[error("identity: both copies are damaged")]
+    Damaged,
+}
+
+impl Identity {
+    fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::new();
+        out.push(self.node.slot());
+        out.extend_from_slice(&self.incarnation.0.to_le_bytes());
+        out.push(match self.state {
+            IdentityState::Fresh => 0,
+            IdentityState::Quarantined => 1,
+            IdentityState::Voter => 2,
+        });
+        out.push(u8::from(self.cluster_id.is_some()));
+        out.extend_from_slice(&self.cluster_id.unwrap_or_default().to_le_bytes());
+        out.push(u8::try_from(self.cluster_name.len()).expect("a name has at most 64 bytes"));
+        out.extend_from_slice(self.cluster_name.as_bytes());
+        out.push(u8::try_from(self.members.len()).expect("a cluster has at most 7 members"));
+        for (node, incarnation) in &self.members {
+            out.push(node.slot());
+            out.extend_from_slice(&incarnation.0.to_le_bytes());
+        }
+        out
+    }
+
+    fn decode(body: &[u8]) -> Option<Self> {
+        let mut rest = body;
+        let mut take = |n: usize| -> Option<&[u8]> {
+            let (head, tail) = rest.split_at_checked(n)?;
+            rest = tail;
+            Some(head)
+        };
+        let node = NodeId::new(take(1)?[0])?;
+        let incarnation = Incarnation(u128::from_le_bytes(take(16)?.try_into().ok()?));
+        let state = match take(1)?[0] {
+            0 => IdentityState::Fresh,
+            1 => IdentityState::Quarantined,
+            2 => IdentityState::Voter,
+            _ => return None,
+        };
+        let has_cluster = take(1)?[0] == 1;
+        let cluster_id = u128::from_le_bytes(take(16)?.try_into().ok()?);
+        let name_bytes = usize::from(take(1)?[0]);
+        let cluster_name = String::from_utf8(take(name_bytes)?.to_vec()).ok()?;
+        let member_count = take(1)?[0];
+        let mut members = BTreeMap::new();
+        for _ in 0..member_count {
+            let slot = NodeId::new(take(1)?[0])?;
+            members.insert(slot, Incarnation(u128::from_le_bytes(take(16)?.try_into().ok()?)));
+        }
+        Some(Self {
+            node,
+            incarnation,
+            cluster_name,
+            cluster_id: has_cluster.then_some(cluster_id),
+            state,
+            members,
+        })
+    }
+
+    /// Reads the identity of a directory: `None` if it has none.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is newer, or is damaged in both copies.
+    pub fn load<D: Disk>(disk: &mut D) -> Result<Option<(Self, u64)>, IdentityError> {
+        let Some(file) = disk.open(FILE)? else {
+            return Ok(None);
+        };
+        let mut bytes = vec![0; 2 * COPY_BYTES];
+        let mut filled = 0;
+        while filled < bytes.len() {
+            let n = file.read_at(&mut bytes[filled..], filled as u64)?;
+            if n == 0 {
+                break;
+            }
+            filled += n;
+        }
+        let copies = [&bytes[..COPY_BYTES], &bytes[COPY_BYTES..]].map(decode_copy);
+        let mut best: Option<(Self, u64)> = None;
+        for copy in copies {
+            match copy {
+                Ok(Some((identity, count))) => {
+                    if best.as_ref().is_none_or(|(_, other)| *other < count) {
+                        best = Some((identity, count));
+                    }
+                }
+                Ok(None) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        best.map(Some).ok_or(IdentityError::Damaged)
+    }
+
+    /// Stores the identity durably; `count` is greater than that of any earlier one.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn store<D: Disk>(&self, disk: &mut D, count: u64) -> Result<(), IdentityError> {
+        let body = self.encode();
+        let mut copy = Vec::with_capacity(HEAD_BYTES + body.len());
+        copy.extend_from_slice(MAGIC);
+        copy.push(VERSION);
+        copy.extend_from_slice(&[0; 2]);
+        copy.extend_from_slice(&[0; 4]);
+        copy.extend_from_slice(&u32::try_from(body.len()).expect("below one page").to_le_bytes());
+        copy.extend_from_slice(&count.to_le_bytes());
+        copy.extend_from_slice(&body);
+        assert!(copy.len() <= COPY_BYTES, "an identity fits into its page");
+        let crc = crc32c::crc32c(&copy[12..]);
+        copy[8..12].copy_from_slice(&crc.to_le_bytes());
+        let (file, is_new) = match disk.open(FILE)? {
+            Some(file) => (file, false),
+            None => (disk.create(FILE)?, true),
+        };
+        // The older copy first: should this be cut short, the newer one stands.
+        let older = if count.is_multiple_of(2) { 0 } else { COPY_BYTES };
+        let order = if is_new { [0, COPY_BYTES] } else { [older, COPY_BYTES - older] };
+        for offset in order {
+            file.write_at(&copy, offset as u64)?;
+            file.sync()?;
+        }
+        if is_new {
+            disk.sync_dir("")?;
+        }
+        Ok(())
+    }
+}
+
+fn decode_copy(copy: &[u8]) -> Result<Option<(Identity, u64)>, IdentityError> {
+    if &copy[..5] != MAGIC {
+        return Ok(None);
+    }
+    let crc = u32::from_le_bytes(copy[8..12].try_into().expect("4 bytes"));
+    let length = u32::from_le_bytes(copy[12..16].try_into().expect("4 bytes")) as usize;
+    let Some(covered) = copy.get(12..HEAD_BYTES.saturating_add(length)) else {
+        return Ok(None);
+    };
+    if crc32c::crc32c(covered) != crc {
+        return Ok(None);
+    }
+    if copy[5] > VERSION {
+        return Err(IdentityError::Newer { found: copy[5] });
+    }
+    let count = u64::from_le_bytes(copy[16..24].try_into().expect("8 bytes"));
+    Ok(Identity::decode(&copy[HEAD_BYTES..HEAD_BYTES + length]).map(|identity| (identity, count)))
+}

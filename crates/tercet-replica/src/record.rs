@@ -1,0 +1,88 @@
+//! The body of an entry that holds records: the request's id, the lengths, the values.
+//!
+//! ```text
+//! ┌────────────┬──────────────┬──────────────┬───┬─────────┬─────────┬───┐
+//! │ request id │ length 1 u32 │ length 2 u32 │ … │ value 1 │ value 2 │ … │   little-endian
+//! │ 16 bytes   │              │              │   │         │         │   │
+//! └────────────┴──────────────┴──────────────┴───┴─────────┴─────────┴───┘
+//! ```
+//! How many there are stands in the entry's header (`record_count`).
+
+use bytes::Bytes;
+use tercet_wal::Entry;
+
+const ID_BYTES: usize = 16;
+
+/// The records of an entry.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Records {
+    /// The request that submitted them.
+    pub request_id: u128,
+    /// The values, in order; slices of the entry's bytes.
+    pub values: Vec<Bytes>,
+    /// Tells two requests with the same id apart: the checksum of lengths and values.
+    pub digest: u32,
+}
+
+/// The body of an entry is not what its header says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("entry {index}: its records do not add up to its body of {body_bytes} bytes")]
+pub struct RecordsError {
+    /// The entry.
+    pub index: u64,
+    /// How long its body is.
+    pub body_bytes: usize,
+}
+
+/// The head of the body for these values: id and lengths. The values follow it.
+fn head(request_id: u128, values: &[Bytes]) -> Vec<u8> {
+    let mut head = Vec::with_capacity(ID_BYTES + 4 * values.len());
+    head.extend_from_slice(&request_id.to_le_bytes());
+    for value in values {
+        let length = u32::try_from(value.len()).expect("a value is far below 4 GiB");
+        head.extend_from_slice(&length.to_le_bytes());
+    }
+    head
+}
+
+/// The pieces of the body for these values, and its digest.
+pub fn records_body(request_id: u128, values: &[Bytes]) -> (Vec<Bytes>, u32) {
+    let head = head(request_id, values);
+    let mut digest = crc32c::crc32c(&head[ID_BYTES..]);
+    let mut pieces = Vec::with_capacity(1 + values.len());
+    pieces.push(Bytes::from(head));
+    for value in values {
+        digest = crc32c::crc32c_append(digest, value);
+        pieces.push(value.clone());
+    }
+    (pieces, digest)
+}
+
+/// The records of an entry of that kind.
+///
+/// # Errors
+/// The body is not what the header says: the entry was made by something else.
+pub fn records_of(entry: &Entry) -> Result<Records, RecordsError> {
+    let body_bytes = entry.body().len();
+    let error = RecordsError { index: entry.header.index, body_bytes };
+    let body = entry.frame.slice(entry.frame.len() - body_bytes..);
+    let count = entry.header.record_count as usize;
+    let head_bytes = count.checked_mul(4).and_then(|n| n.checked_add(ID_BYTES)).ok_or(error)?;
+    if body_bytes < head_bytes {
+        return Err(error);
+    }
+    let id: [u8; ID_BYTES] = body[..ID_BYTES].try_into().expect("the slice has 16 bytes");
+    let mut values = Vec::with_capacity(count);
+    let mut at = head_bytes;
+    for length in body[ID_BYTES..head_bytes].chunks_exact(4) {
+        let length = u32::from_le_bytes(length.try_into().expect("chunks of 4 bytes")) as usize;
+        let end = at.checked_add(length).filter(|end| *end <= body_bytes).ok_or(error)?;
+        values.push(body.slice(at..end));
+        at = end;
+    }
+    if at != body_bytes {
+        return Err(error);
+    }
+    let digest = crc32c::crc32c(&body[ID_BYTES..]);
+    Ok(Records { request_id: u128::from_le_bytes(id), values, digest })
+}

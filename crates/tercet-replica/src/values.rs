@@ -1,0 +1,265 @@
+//! `values.log`: what a person reads, greps, diffs and tails. One line per record, in order:
+//! `write 44`. Made from committed entries only; the same bytes on every node.
+//!
+//! It is not the truth, the write-ahead log is: nothing here is synced, and whatever happens to the
+//! file, it is made again. So that a long one costs no pause, it is written in slices: the file's
+//! own pointer (`written`) follows the applied index at its own pace.
+//!
+//! Escapes, so that one record is one line and any bytes come back: printable UTF-8 stands as it
+//! is; a backslash is `\\`, a newline `\n`, a carriage return `\r`, a tab `\t`, and each byte of
+//! any other control character or of what is not UTF-8 is `\xHH`.
+
+use std::io;
+
+use tercet_wal::{Disk, DiskFile, Entry};
+
+use crate::record::{RecordsError, records_of};
+
+pub(crate) const FILE: &str = "values.log";
+const PREFIX: &[u8] = b"write ";
+
+/// Appends `value` to `out`, escaped.
+pub fn escape_value(value: &[u8], out: &mut Vec<u8>) {
+    for chunk in value.utf8_chunks() {
+        for c in chunk.valid().chars() {
+            match c {
+                '\\' => out.extend_from_slice(b"\\\\"),
+                '\n' => out.extend_from_slice(b"\\n"),
+                '\r' => out.extend_from_slice(b"\\r"),
+                '\t' => out.extend_from_slice(b"\\t"),
+                c => {
+                    let mut buffer = [0; 4];
+                    let bytes = c.encode_utf8(&mut buffer).as_bytes();
+                    if c.is_control() {
+                        escape_bytes(bytes, out);
+                    } else {
+                        out.extend_from_slice(bytes);
+                    }
+                }
+            }
+        }
+        escape_bytes(chunk.invalid(), out);
+    }
+}
+
+fn escape_bytes(bytes: &[u8], out: &mut Vec<u8>) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    for byte in bytes {
+        out.extend_from_slice(b"\\x");
+        out.push(DIGITS[usize::from(byte >> 4)]);
+        out.push(DIGITS[usize::from(byte & 15)]);
+    }
+}
+
+/// The value that an escaped text stands for; `None` if the text was not made by [`escape_value`].
+pub fn unescape_value(text: &[u8]) -> Option<Vec<u8>> {
+    let mut out = Vec::with_capacity(text.len());
+    let mut rest = text.iter();
+    while let Some(byte) = rest.next() {
+        if *byte != b'\\' {
+            out.push(*byte);
+            continue;
+        }
+        out.push(match rest.next()? {
+            b'\\' => b'\\',
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'x' => {
+                let digit = |c: &u8| char::from(*c).to_digit(16);
+                let (high, low) = (digit(rest.next()?)?, digit(rest.next()?)?);
+                u8::try_from(high * 16 + low).ok()?
+            }
+            _ => return None,
+        });
+    }
+    Some(out)
+}
+
+/// The lines of an entry's records, appended to `out`.
+pub(crate) fn render(entry: &Entry, out: &mut Vec<u8>) -> Result<(), RecordsError> {
+    if entry.header.record_count == 0 {
+        return Ok(());
+    }
+    for value in records_of(entry)?.values {
+        out.extend_from_slice(PREFIX);
+        escape_value(&value, out);
+        out.push(b'\n');
+    }
+    Ok(())
+}
+
+/// The open file and how much of the log is in it.
+#[derive(Debug)]
+pub(crate) struct ValuesFile<F> {
+    file: F,
+    /// The length that the file must have.
+    bytes: u64,
+    /// The last index whose records are in the file.
+    written: u64,
+    /// Lines to write at `bytes`.
+    buffer: Vec<u8>,
+}
+
+impl<F: DiskFile> ValuesFile<F> {
+    /// Opens the file, or makes it. What is in it counts only as far as [`Check`] confirms it.
+    pub(crate) fn open<D: Disk<File = F>>(disk: &mut D) -> io::Result<Self> {
+        let file = match disk.open(FILE)? {
+            Some(file) => file,
+            None => disk.create(FILE)?,
+        };
+        Ok(Self { file, bytes: 0, written: 0, buffer: Vec::new() })
+    }
+
+    pub(crate) const fn written(&self) -> u64 {
+        self.written
+    }
+
+    /// Adds the next entry's lines; they reach the file with [`Self::flush`].
+    pub(crate) fn append(&mut self, entry: &Entry) -> Result<(), RecordsError> {
+        assert_eq!(entry.header.index, self.written + 1, "values are written in the log's order");
+        render(entry, &mut self.buffer)?;
+        self.written = entry.header.index;
+        Ok(())
+    }
+
+    pub(crate) fn flush(&mut self) -> io::Result<()> {
+        if !self.buffer.is_empty() {
+            self.file.write_at(&self.buffer, self.bytes)?;
+            self.bytes += self.buffer.len() as u64;
+            self.buffer.clear();
+        }
+        Ok(())
+    }
+
+    /// Bytes that wait to be written.
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.buffer.len()
+    }
+
+    /// Whether the file on disk is still the one that this node writes, with the length it wrote.
+    pub(crate) fn is_intact<D: Disk<File = F>>(&self, disk: &D) -> io::Result<bool> {
+        Ok(disk.same_file(&self.file, FILE)? && self.file.len()? == self.bytes)
+    }
+}
+
+/// The comparison of the file with the log when a node starts.
+#[derive(Debug)]
+pub(crate) struct Check<F> {
+    values: ValuesFile<F>,
+    file_bytes: u64,
+    read: Vec<u8>,
+    read_at: u64,
+    line: Vec<u8>,
+    differs: bool,
+}
+
+/// How much of the file is read at a time.
+const CHECK_BYTES: usize = 1 << 20;
+
+impl<F: DiskFile> Check<F> {
+    pub(crate) fn new(values: ValuesFile<F>) -> io::Result<Self> {
+        let file_bytes = values.file.len()?;
+        Ok(Self { values, file_bytes, read: Vec::new(), read_at: 0, line: Vec::new(), differs: false })
+    }
+
+    /// Compares the next entry's lines, unless an earlier one differed already.
+    pub(crate) fn entry(&mut self, entry: &Entry) -> io::Result<()> {
+        if self.differs {
+            return Ok(());
+        }
+        self.line.clear();
+        if render(entry, &mut self.line).is_err() {
+            self.differs = true;
+            return Ok(());
+        }
+        let end = self.values.bytes + self.line.len() as u64;
+        if end > self.file_bytes {
+            self.differs = true;
+            return Ok(());
+        }
+        if !self.line.is_empty() && !self.matches_at(self.values.bytes)? {
+            self.differs = true;
+            return Ok(());
+        }
+        self.values.bytes = end;
+        self.values.written = entry.header.index;
+        Ok(())
+    }
+
+    fn matches_at(&mut self, offset: u64) -> io::Result<bool> {
+        let end = offset + self.line.len() as u64;
+        let has = self.read_at + self.read.len() as u64;
+        if offset < self.read_at || end > has {
+            let want = self.line.len().max(CHECK_BYTES);
+            self.read.resize(want, 0);
+            let mut filled = 0;
+            while filled < self.line.len() {
+                let n = self.values.file.read_at(&mut self.read[filled..], offset + filled as u64)?;
+                if n == 0 {
+                    break;
+                }
+                filled += n;
+            }
+            self.read.truncate(filled);
+            self.read_at = offset;
+            if filled < self.line.len() {
+                return Ok(false);
+            }
+        }
+        let start = usize::try_from(offset - self.read_at).expect("inside the buffer");
+        Ok(self.read[start..start + self.line.len()] == self.line[..])
+    }
+
+    /// Cuts what the log does not confirm. Says how many bytes that were.
+    pub(crate) fn finish(self) -> io::Result<(ValuesFile<F>, u64)> {
+        let cut = self.file_bytes - self.values.bytes;
+        if cut > 0 {
+            self.values.file.set_len(self.values.bytes)?;
+        }
+        Ok((self.values, cut))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn escaped(value: &[u8]) -> String {
+        let mut out = Vec::new();
+        escape_value(value, &mut out);
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn what_can_be_read_stands_as_it_is() {
+        assert_eq!(escaped(b"44"), "44");
+        assert_eq!(escaped("Grüße, 世界 🙂".as_bytes()), "Grüße, 世界 🙂");
+        assert_eq!(escaped(b""), "");
+    }
+
+    #[test]
+    fn what_would_break_a_line_or_hide_is_escaped() {
+        assert_eq!(escaped(b"a\nb\r\tc\\d"), r"a\nb\r\tc\\d");
+        assert_eq!(escaped(b"\0\x1b[31m\x7f"), r"\x00\x1b[31m\x7f");
+        assert_eq!(escaped("\u{85}".as_bytes()), r"\xc2\x85");
+        assert_eq!(escaped(b"\xff\xfea"), r"\xff\xfea");
+    }
+
+    proptest! {
+        #[test]
+        fn any_value_comes_back_and_is_one_line(value in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut out = Vec::new();
+            escape_value(&value, &mut out);
+            prop_assert!(std::str::from_utf8(&out).is_ok_and(|text| !text.chars().any(char::is_control)));
+            prop_assert_eq!(unescape_value(&out), Some(value));
+        }
+
+        #[test]
+        fn any_text_is_unescaped_without_panic(text in proptest::collection::vec(any::<u8>(), 0..100)) {
+            let _ = unescape_value(&text);
+        }
+    }
+}

@@ -1,0 +1,717 @@
+//! The driver: one owner, one loop. It waits for whatever comes first, hands everything that has
+//! come to the replica, sends what the replica wants sent, and only then lets it write its disk.
+//!
+//! ```text
+//!   wait ─► drain ─► step ─► send ─► flush (one write, one sync) ─► send ─► answer ─► wait …
+//! ```
+//! A batch is what arrived while the last one was written: nothing is delayed to make it bigger.
+//! All of the node's state lives on this thread; there are no locks around it.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use tercet_client::{ApiError, Outcome, Reason, v1};
+use tercet_raft::{NodeId, ProgressKind, RoleKind, Time, TransferError};
+use tercet_replica::{
+    Effect, Fatal, IdentityState, OpenError, Replica, ReplicaConfig, SubmitError,
+};
+use tercet_wal::{FileDisk, WalOptions};
+use tokio::net::TcpListener;
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+
+use crate::config::ServerConfig;
+use crate::forward::{self, ForwardReply};
+use crate::metrics::Metrics;
+use crate::node::{Command, NodeEvent, Progress, Record, Submit, Submitted};
+use crate::peer::frame::{Frame, Kind};
+use crate::peer::hello::{Channel, Local};
+use crate::peer::link::{Arrived, Body, LinkEvent, Links, Mailbox};
+
+/// The most inputs that are taken before the disk is written.
+const DRAIN_MAX: usize = 1024;
+/// How long a planned stop waits for another node to lead.
+const HANDOVER: Duration = Duration::from_millis(1500);
+
+/// Where the owner takes orders from and tells what happens.
+#[derive(Debug)]
+pub(crate) struct Desk {
+    pub(crate) commands: mpsc::UnboundedReceiver<Command>,
+    pub(crate) progress: watch::Sender<Progress>,
+    pub(crate) events: broadcast::Sender<NodeEvent>,
+    pub(crate) metrics: Arc<Metrics>,
+    /// Turns true when the node shall stop.
+    pub(crate) stop: watch::Receiver<bool>,
+    pub(crate) started: Instant,
+    pub(crate) event_seq: u64,
+}
+
+/// Why the owner ended.
+#[derive(Debug)]
+pub(crate) enum Ended {
+    /// It was asked to.
+    Stopped,
+    /// The node lost its memory while running: open it again, so.
+    LostMemory(String),
+}
+
+/// Why a node cannot run (any more).
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DriverError {
+    #[error("{data}: {source}")]
+    Open { data: String, source: OpenError },
+    #[error("{data}: {source}")]
+    Disk { data: String, source: tercet_wal::OpenDirError },
+    #[error("{data}: {what}: nothing was acknowledged after it. Check the disk, then start the node again")]
+    Failed { data: String, what: String },
+}
+
+/// Who waits for the answer to a submit.
+#[derive(Debug)]
+enum ReplyTo {
+    Here(oneshot::Sender<Result<Submitted, ApiError>>),
+    Peer { node: NodeId, id: u64 },
+}
+
+/// What this node knows about a peer's links.
+#[derive(Clone, Debug, Default)]
+struct PeerLink {
+    up: u32,
+    client_address: String,
+    error: String,
+}
+
+/// A submit that a peer was asked to append.
+#[derive(Debug)]
+struct Forwarded {
+    to: NodeId,
+    reply: oneshot::Sender<Result<Submitted, ApiError>>,
+}
+
+struct Driver<'a> {
+    config: &'a ServerConfig,
+    desk: &'a mut Desk,
+    replica: Replica<FileDisk>,
+    links: Links,
+    local: Rc<Local>,
+    peers: BTreeMap<NodeId, PeerLink>,
+    replies: BTreeMap<u64, ReplyTo>,
+    barriers: BTreeMap<u64, oneshot::Sender<Result<(), ApiError>>>,
+    transfers: Vec<oneshot::Sender<Result<u8, ApiError>>>,
+    forwarded: BTreeMap<u64, Forwarded>,
+    /// Submits of this turn, appended together.
+    submits: Vec<tercet_replica::Submit>,
+    next_tag: u64,
+    /// The role that was last told.
+    role: Option<RoleKind>,
+}
+
+/// Runs a node until it is stopped. Must run inside a `LocalSet`.
+pub(crate) async fn run(
+    config: &ServerConfig,
+    desk: &mut Desk,
+    listener: Rc<TcpListener>,
+    lost: Option<String>,
+    random: &mut dyn FnMut() -> u128,
+    on_open: impl FnOnce(),
+) -> Result<Ended, DriverError> {
+    let data = || config.data.display().to_string();
+    let disk = FileDisk::open(config.data.clone())
+        .map_err(|source| DriverError::Disk { data: data(), source })?;
+    let now = clock(desk.started);
+    let replica = Replica::open(disk, replica_config(config), lost, random, now)
+        .map_err(|source| DriverError::Open { data: data(), source })?;
+    on_open();
+    let node = NodeId::new(config.node).expect("the config was checked");
+    let local = Rc::new(Local {
+        node,
+        cluster_name: config.cluster_name.clone(),
+        members: config
+            .members
+            .iter()
+            .map(|(slot, address)| (NodeId::new(*slot).expect("checked"), address.clone()))
+            .collect(),
+        incarnation: replica.identity().incarnation,
+        cluster_id: RefCell::new(None),
+        client_address: config.advertise.clone().unwrap_or_else(|| config.listen.to_string()),
+    });
+    let (links, mailbox) = Links::start(&local, listener);
+    let mut driver = Driver {
+        config,
+        desk,
+        replica,
+        links,
+        peers: local.members.keys().filter(|peer| **peer != node).map(|peer| (*peer, PeerLink::default())).collect(),
+        local,
+        replies: BTreeMap::new(),
+        barriers: BTreeMap::new(),
+        transfers: Vec::new(),
+        forwarded: BTreeMap::new(),
+        submits: Vec::new(),
+        next_tag: 1,
+        role: None,
+    };
+    match driver.serve(mailbox).await {
+        Ok(()) => Ok(Ended::Stopped),
+        Err(Fatal::LostMemory(why)) => Ok(Ended::LostMemory(why)),
+        Err(Fatal::Disk(what)) => Err(DriverError::Failed { data: data(), what }),
+    }
+}
+
+fn replica_config(config: &ServerConfig) -> ReplicaConfig {
+    let node = |slot: &u8| NodeId::new(*slot).expect("the config was checked");
+    let members = config.members.keys().map(node).collect();
+    let mut replica = ReplicaConfig::new(node(&config.node), members, config.cluster_name.clone());
+    replica.heartbeat_interval = config.timing.heartbeat;
+    replica.election_timeout_min = config.timing.election_min;
+    replica.election_timeout_max = config.timing.election_max;
+    replica.seed = config.seed;
+    replica.wal = WalOptions {
+        segment_bytes: config.segment_bytes,
+        reserve_bytes: config.disk_reserve_bytes,
+        ..WalOptions::default()
+    };
+    replica
+}
+
+fn clock(started: Instant) -> Time {
+    Time(u64::try_from(started.elapsed().as_micros()).unwrap_or(u64::MAX))
+}
+
+fn wall_ms() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(now.as_millis()).unwrap_or(u64::MAX)
+}
+
+impl Driver<'_> {
+    async fn serve(&mut self, mut mailbox: Mailbox) -> Result<(), Fatal> {
+        let mut stop = self.desk.stop.clone();
+        let mut stop_at: Option<Instant> = None;
+        self.settle()?;
+        loop {
+            // Lets the links read what has come, so that it joins this turn's batch.
+            tokio::task::yield_now().await;
+            if !self.replica.needs_flush() {
+                let due = self.due(stop_at);
+                tokio::select! {
+                    biased;
+                    Some(arrived) = mailbox.control.recv() => self.on_arrived(arrived)?,
+                    Some(event) = mailbox.events.recv() => self.on_link(event)?,
+                    Some(arrived) = mailbox.bulk.recv() => self.on_arrived(arrived)?,
+                    Some(command) = self.desk.commands.recv() => self.on_command(command)?,
+                    () = tokio::time::sleep_until(due.into()) => {}
+                    changed = stop.changed(), if stop_at.is_none() => {
+                        if changed.is_err() || *stop.borrow() {
+                            stop_at = Some(Instant::now() + HANDOVER);
+                            self.begin_stop()?;
+                        }
+                    }
+                }
+            }
+            for _ in 0..DRAIN_MAX {
+                if let Ok(arrived) = mailbox.control.try_recv() {
+                    self.on_arrived(arrived)?;
+                } else if let Ok(event) = mailbox.events.try_recv() {
+                    self.on_link(event)?;
+                } else if let Ok(arrived) = mailbox.bulk.try_recv() {
+                    self.on_arrived(arrived)?;
+                } else if let Ok(command) = self.desk.commands.try_recv() {
+                    self.on_command(command)?;
+                } else {
+                    break;
+                }
+            }
+            self.settle()?;
+            if stop_at.is_some_and(|at| Instant::now() >= at || !self.leads()) {
+                return Ok(());
+            }
+        }
+    }
+
+    fn leads(&self) -> bool {
+        self.replica.raft().is_some_and(|raft| raft.role() == RoleKind::Leader)
+    }
+
+    fn due(&self, stop_at: Option<Instant>) -> Instant {
+        let due = self.desk.started + Duration::from_micros(self.replica.poll_timeout().0);
+        stop_at.map_or(due, |at| due.min(at))
+    }
+
+    fn now(&self) -> Time {
+        clock(self.desk.started)
+    }
+
+    /// Hands leadership over before the process ends, so that clients wait for no timeout.
+    fn begin_stop(&mut self) -> Result<(), Fatal> {
+        self.desk.progress.send_modify(|progress| progress.stopping = true);
+        if self.leads() && self.config.members.len() > 1 {
+            let now = self.now();
+            self.replica.transfer(now, None)?;
+        }
+        Ok(())
+    }
+
+    /// Ends a turn: timers, sends, the disk, answers.
+    fn settle(&mut self) -> Result<(), Fatal> {
+        let submits = std::mem::take(&mut self.submits);
+        if !submits.is_empty() {
+            let now = self.now();
+            self.replica.submit(now, wall_ms(), submits)?;
+        }
+        let now = self.now();
+        if now >= self.replica.poll_timeout() {
+            self.replica.tick(now)?;
+        }
+        self.act();
+        if self.replica.needs_flush() {
+            let begun = Instant::now();
+            self.replica.flush(now)?;
+            self.desk.metrics.observe_flush(begun.elapsed());
+            self.act();
+        }
+        self.publish();
+        Ok(())
+    }
+
+    fn on_arrived(&mut self, arrived: Arrived) -> Result<(), Fatal> {
+        let from = arrived.from.node;
+        match arrived.body {
+            Body::Replica(message) => {
+                let now = self.now();
+                self.replica.receive(now, from, message)
+            }
+            Body::Forward(frame) => {
+                self.on_forward(from, frame);
+                Ok(())
+            }
+        }
+    }
+
+    fn on_forward(&mut self, from: NodeId, frame: Frame) {
+        match frame.kind {
+            Kind::Forward => match forward::decode_submit(frame.message) {
+                Ok((id, submit)) => {
+                    let reply = ReplyTo::Peer { node: from, id };
+                    self.enqueue(submit, reply);
+                }
+                Err(why) => self.warn(format!("a forwarded submit of {from} cannot be read: {why}")),
+            },
+            Kind::ForwardReply => match forward::decode_reply(frame.message) {
+                Ok(ForwardReply { id, result }) => {
+                    if let Some(forwarded) = self.forwarded.remove(&id) {
+                        let _ = forwarded.reply.send(result);
+                    }
+                }
+                Err(why) => self.warn(format!("an answer of {from} cannot be read: {why}")),
+            },
+            Kind::Hello | Kind::HelloReply | Kind::Form | Kind::Raft => {
+                unreachable!("the link hands on only forwarded submits and their answers")
+            }
+        }
+    }
+
+    fn tag(&mut self) -> u64 {
+        self.next_tag += 1;
+        self.next_tag
+    }
+
+    fn enqueue(&mut self, submit: Submit, reply: ReplyTo) {
+        let tag = self.tag();
+        self.replies.insert(tag, reply);
+        self.submits.push(tercet_replica::Submit {
+            tag,
+            records: submit.records,
+            request_id: submit.request_id,
+            expect_next: submit.expect_next,
+            wait_all: submit.wait_all,
+        });
+    }
+
+    fn on_command(&mut self, command: Command) -> Result<(), Fatal> {
+        match command {
+            Command::Submit { submit, reply } => self.enqueue(submit, ReplyTo::Here(reply)),
+            Command::Forward { to, submit, reply } => self.forward(to, &submit, reply),
+            Command::Barrier { reply } => {
+                let tag = self.tag();
+                self.barriers.insert(tag, reply);
+                let now = self.now();
+                self.replica.read_barrier(now, tag)?;
+            }
+            Command::Read { from_seq, limit, bytes_max, reply } => {
+                let _ = reply.send(self.read(from_seq, limit, bytes_max));
+            }
+            Command::Status { reply } => {
+                let _ = reply.send(self.status());
+            }
+            Command::Transfer { to, reply } => match to.map(NodeId::new) {
+                Some(None) => {
+                    let error = ApiError::new(Reason::Invalid, "there is no such node");
+                    let _ = reply.send(Err(error));
+                }
+                to => {
+                    self.transfers.push(reply);
+                    let now = self.now();
+                    self.replica.transfer(now, to.flatten())?;
+                }
+            },
+        }
+        Ok(())
+    }
+
+    fn forward(
+        &mut self,
+        to: u8,
+        submit: &Submit,
+        reply: oneshot::Sender<Result<Submitted, ApiError>>,
+    ) {
+        let Some(peer) = NodeId::new(to).filter(|peer| self.peers.contains_key(peer)) else {
+            let _ = reply.send(Err(self.no_leader()));
+            return;
+        };
+        let id = self.tag();
+        let message = forward::encode_submit(id, submit);
+        if self.links.send_frame(peer, Kind::Forward, &message) {
+            self.forwarded.insert(id, Forwarded { to: peer, reply });
+        } else {
+            let why = format!("the leader is node {to}, which this node cannot reach");
+            let error = ApiError::new(Reason::NoLeader, why).with_leader(self.leader_address());
+            let _ = reply.send(Err(error));
+        }
+    }
+
+    /// Whoever waits for an answer of this peer will get none.
+    fn fail_forwarded(&mut self, peer: NodeId) {
+        let lost: Vec<u64> =
+            self.forwarded.iter().filter(|(_, f)| f.to == peer).map(|(id, _)| *id).collect();
+        for id in lost {
+            let forwarded = self.forwarded.remove(&id).expect("listed above");
+            let why = format!("the connection to {peer} was lost with the request under way");
+            let _ = forwarded.reply.send(Err(ApiError::new(Reason::LeadershipLost, why)));
+        }
+    }
+
+    fn on_link(&mut self, event: LinkEvent) -> Result<(), Fatal> {
+        match event {
+            LinkEvent::Up(remote) => {
+                let link = self.peers.entry(remote.node).or_default();
+                link.up += 1;
+                link.client_address = remote.client_address;
+                if link.up == u32::try_from(Channel::ALL.len()).expect("two") {
+                    link.error.clear();
+                    self.replica.link_up(remote.node);
+                    tracing::debug!(peer = %remote.node, "connected");
+                }
+            }
+            LinkEvent::Down { peer, was_up, why } => {
+                let link = self.peers.entry(peer).or_default();
+                let is_news = link.error != why;
+                link.error.clone_from(&why);
+                if was_up {
+                    link.up = link.up.saturating_sub(1);
+                    let now = self.now();
+                    self.replica.link_lost(now, peer)?;
+                    self.fail_forwarded(peer);
+                }
+                if is_news {
+                    tracing::info!(%peer, "{why}");
+                }
+            }
+            LinkEvent::AcceptedEnded { peer } => self.fail_forwarded(peer),
+            LinkEvent::Refused { why } => self.warn(why),
+        }
+        Ok(())
+    }
+
+    /// Does what the replica wants done.
+    fn act(&mut self) {
+        while let Some(effect) = self.replica.poll_effect() {
+            match effect {
+                Effect::Send { to, message } => {
+                    self.links.send(to, &message);
+                }
+                Effect::Submitted { tag, result } => {
+                    let Some(reply) = self.replies.remove(&tag) else { continue };
+                    let result = match result {
+                        Ok(done) => Ok(Submitted {
+                            first_seq: done.first_seq,
+                            last_seq: done.last_seq,
+                            term: done.term,
+                            index: done.index,
+                            duplicate: done.duplicate,
+                            durable_on: done.durable_on.iter().map(|n| u32::from(n.slot())).collect(),
+                        }),
+                        Err(error) => Err(self.submit_error(error)),
+                    };
+                    self.desk.metrics.count_submit(&result);
+                    match reply {
+                        ReplyTo::Here(reply) => {
+                            let _ = reply.send(result);
+                        }
+                        ReplyTo::Peer { node, id } => {
+                            let message = forward::encode_reply(id, &result);
+                            self.links.send_frame(node, Kind::ForwardReply, &message);
+                        }
+                    }
+                }
+                Effect::BarrierDone { tag, confirmed } => {
+                    if let Some(reply) = self.barriers.remove(&tag) {
+                        let _ = reply.send(if confirmed { Ok(()) } else { Err(self.no_leader()) });
+                    }
+                }
+                Effect::TransferEnded { result } => {
+                    for reply in std::mem::take(&mut self.transfers) {
+                        let _ = reply.send(self.transferred(result));
+                    }
+                }
+                Effect::Event(event) => {
+                    self.tell(event.kind(), || event.to_string());
+                }
+                Effect::Warning(text) => self.warn(text),
+                Effect::Notice(text) => {
+                    tracing::info!("{text}");
+                    self.tell("notice", || text);
+                }
+            }
+        }
+        *self.local.cluster_id.borrow_mut() = match self.replica.identity().state {
+            IdentityState::Fresh => None,
+            IdentityState::Quarantined | IdentityState::Voter => self.replica.identity().cluster_id,
+        };
+        self.links.pump();
+    }
+
+    fn warn(&mut self, text: String) {
+        tracing::warn!("{text}");
+        self.tell("warning", || text);
+    }
+
+    /// Adds to the event stream, if anyone watches it.
+    fn tell(&mut self, kind: &'static str, text: impl FnOnce() -> String) {
+        self.desk.event_seq += 1;
+        if self.desk.events.receiver_count() == 0 {
+            return;
+        }
+        let _ = self.desk.events.send(NodeEvent {
+            seq: self.desk.event_seq,
+            at_us: self.now().0,
+            term: self.replica.raft().map_or(0, |raft| raft.term().0),
+            kind,
+            text: text(),
+        });
+    }
+
+    fn publish(&mut self) {
+        let next = {
+            let raft = self.replica.raft();
+            Progress {
+                first_seq: 1,
+                next_seq: self.replica.next_seq(),
+                term: raft.map_or(0, |raft| raft.term().0),
+                leader: raft.and_then(|raft| raft.leader()).map(NodeId::slot),
+                serving: raft.is_some_and(|raft| raft.role() != RoleKind::Quarantined),
+                stopping: self.desk.progress.borrow().stopping,
+            }
+        };
+        self.desk.progress.send_if_modified(|progress| {
+            let changed = *progress != next;
+            *progress = next;
+            changed
+        });
+        let role = self.replica.raft().map(|raft| raft.role());
+        if role != self.role {
+            self.role = role;
+            let name = role_name(role);
+            tracing::info!(term = next.term, leader = ?next.leader, "{name}");
+            self.desk.metrics.note_role(name, next.term);
+        }
+        if let Some(raft) = self.replica.raft() {
+            self.desk.metrics.note_log(
+                raft.last().index.0,
+                raft.durable().0,
+                raft.commit().0,
+                next.next_seq,
+            );
+        }
+    }
+
+    fn leader(&self) -> Option<NodeId> {
+        self.replica.raft().and_then(|raft| raft.leader())
+    }
+
+    fn leader_address(&self) -> Option<String> {
+        let leader = self.leader()?;
+        if leader == self.local.node {
+            return Some(self.local.client_address.clone());
+        }
+        let address = &self.peers.get(&leader)?.client_address;
+        (!address.is_empty()).then(|| address.clone())
+    }
+
+    fn no_leader(&self) -> ApiError {
+        let why = match self.replica.raft() {
+            None => {
+                let awaited = self.replica.status().awaited;
+                return ApiError::new(
+                    Reason::NoLeader,
+                    format!("the cluster is not formed yet: waiting for {awaited:?}"),
+                );
+            }
+            Some(raft) if raft.role() == RoleKind::Quarantined => {
+                return ApiError::new(
+                    Reason::Quarantined,
+                    "this node has lost its memory and is not readmitted yet: ask another",
+                );
+            }
+            Some(_) => "no leader is known",
+        };
+        ApiError::new(Reason::NoLeader, why)
+    }
+
+    fn submit_error(&self, error: SubmitError) -> ApiError {
+        match error {
+            SubmitError::NotLeader | SubmitError::Transferring => match self.leader() {
+                Some(leader) if leader != self.local.node => ApiError::new(
+                    Reason::NotLeader,
+                    format!("the leader is node {}", leader.slot()),
+                )
+                .with_leader(self.leader_address()),
+                _ => self.no_leader(),
+            },
+            SubmitError::Quarantined => self.no_leader(),
+            SubmitError::Overloaded => {
+                let mut error = ApiError::new(Reason::Overloaded, "too much is uncommitted: try again later");
+                error.retry_after_ms = Some(50);
+                error
+            }
+            SubmitError::DiskFull => {
+                let mut error = ApiError::new(Reason::DiskFull, "the leader's disk is full: make space there");
+                error.retry_after_ms = Some(1000);
+                error
+            }
+            SubmitError::Conflict { next_seq } => {
+                let why = format!("the next sequence number is {next_seq}");
+                let mut error = ApiError::new(Reason::Conflict, why);
+                error.next_seq = Some(next_seq);
+                error
+            }
+            SubmitError::KeyReused => ApiError::new(
+                Reason::KeyReused,
+                "this request id was used before with other records: take a new one",
+            ),
+            SubmitError::KeyExpired => ApiError::new(
+                Reason::KeyExpired,
+                "this request id is older than the window of known ids: read whether it was appended",
+            ),
+            SubmitError::LeadershipLost => ApiError::new(
+                Reason::LeadershipLost,
+                "leadership was lost with the request under way: try again with the same id",
+            ),
+        }
+    }
+
+    fn transferred(&self, result: Result<NodeId, TransferError>) -> Result<u8, ApiError> {
+        result.map(NodeId::slot).map_err(|error| match error {
+            TransferError::NotLeader => self.submit_error(SubmitError::NotLeader),
+            TransferError::BadTarget => {
+                ApiError::new(Reason::Invalid, "that node cannot lead: it is no peer, or quarantined")
+            }
+            TransferError::TimedOut => {
+                ApiError::new(Reason::Deadline, "the target did not take over in time: nothing has changed")
+            }
+            TransferError::Busy => ApiError::new(Reason::Overloaded, "another transfer is under way"),
+        })
+    }
+
+    fn read(&self, from_seq: u64, limit: u64, bytes_max: u64) -> Result<Vec<Record>, ApiError> {
+        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
+        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
+        match self.replica.read(from_seq.max(1), limit, bytes_max) {
+            Ok(records) => Ok(records
+                .into_iter()
+                .map(|record| Record { seq: record.seq, value: record.value })
+                .collect()),
+            Err(error) => {
+                let error = ApiError::new(Reason::Internal, error.to_string());
+                Err(error.with_outcome(Outcome::NotAppended))
+            }
+        }
+    }
+
+    fn status(&self) -> v1::StatusResponse {
+        let status = self.replica.status();
+        let raft = status.raft.as_ref();
+        let mut problems = Vec::new();
+        if !status.awaited.is_empty() {
+            let list: Vec<String> = status.awaited.iter().map(ToString::to_string).collect();
+            problems.push(format!("the cluster is not formed yet: waiting for {}", list.join(", ")));
+        }
+        if status.identity.state == IdentityState::Quarantined {
+            problems.push("this node has lost its memory: it may not vote until it is readmitted".to_owned());
+        }
+        if status.disk_full {
+            problems.push("the disk is full: new records are refused".to_owned());
+        }
+        if let Some(error) = &status.values_error {
+            problems.push(format!("values.log cannot be written: {error}"));
+        }
+        let leads = raft.is_some_and(|raft| raft.role == RoleKind::Leader);
+        let peer = |(node, link): (&NodeId, &PeerLink)| {
+            let progress = raft.and_then(|raft| raft.peers.iter().find(|peer| peer.node == *node));
+            let last = raft.map_or(0, |raft| raft.last.index.0);
+            v1::PeerStatus {
+                id: u32::from(node.slot()),
+                match_index: progress.map(|p| p.matched.0),
+                next_index: progress.map(|p| p.next.0),
+                lag: progress.map(|p| last.saturating_sub(p.matched.0)),
+                reachable: link.up > 0,
+                state: match progress {
+                    Some(p) if p.quarantined => "quarantined",
+                    Some(p) if p.kind == ProgressKind::Replicate => "replicate",
+                    Some(_) => "probe",
+                    None => "unknown",
+                }
+                .to_owned(),
+                peer_address: self.local.members.get(node).cloned().unwrap_or_default(),
+                client_address: link.client_address.clone(),
+                error: link.error.clone(),
+            }
+        };
+        v1::StatusResponse {
+            node: u32::from(self.local.node.slot()),
+            role: role_name(raft.map(|raft| raft.role)).to_owned(),
+            leader: raft.and_then(|raft| raft.leader).map(|leader| u32::from(leader.slot())),
+            term: raft.map_or(0, |raft| raft.hard_state.term.0),
+            first_seq: 1,
+            next_seq: status.next_seq,
+            last_index: raft.map_or(0, |raft| raft.last.index.0),
+            durable_index: raft.map_or(0, |raft| raft.durable.0),
+            commit_index: raft.map_or(0, |raft| raft.commit.0),
+            applied_index: raft.map_or(0, |raft| raft.applied.0),
+            incarnation: status.identity.incarnation.to_string(),
+            cluster_id: status.identity.cluster_id.map_or(String::new(), |id| format!("{id:032x}")),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            peers: self.peers.iter().map(peer).collect(),
+            cluster_name: self.config.cluster_name.clone(),
+            leader_address: self.leader_address().unwrap_or_default(),
+            voted_for: raft.and_then(|raft| raft.hard_state.vote).map(|vote| u32::from(vote.slot())),
+            sync_p99_us: self.desk.metrics.sync_p99_us(),
+            problems: if leads || !problems.is_empty() { problems } else { Vec::new() },
+            pid: std::process::id(),
+            data: self.config.data.display().to_string(),
+            uptime_ms: u64::try_from(self.desk.started.elapsed().as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+}
+
+fn role_name(role: Option<RoleKind>) -> &'static str {
+    match role {
+        None => "forming",
+        Some(RoleKind::Follower) => "follower",
+        Some(RoleKind::PreCandidate) => "pre-candidate",
+        Some(RoleKind::Candidate) => "candidate",
+        Some(RoleKind::Leader) => "leader",
+        Some(RoleKind::Quarantined) => "quarantined",
+    }
+}

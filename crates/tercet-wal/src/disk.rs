@@ -1,0 +1,673 @@
+//! Files as the log, the identity and the values file need them: by name, inside one directory.
+//!
+//! Real files are [`FileDisk`]'s; [`MemDisk`] is a platter with a cache in front of it, for tests
+//! and simulation: what was not synced is lost or torn when it crashes.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write as _};
+use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::mpsc;
+use std::sync::{Arc, Mutex};
+
+/// An open file.
+pub trait DiskFile: fmt::Debug {
+    /// Reads at `offset` what is there, at most `buffer.len()` bytes; 0 at the end.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`. Not durable before [`Self::sync`].
+    ///
+    /// # Errors
+    /// The file system's; some of the bytes may have been written.
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// Writes all `pieces`, one behind the other, at `offset`.
+    ///
+    /// # Errors
+    /// The file system's; some of the bytes may have been written.
+    fn write_pieces_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()>;
+    /// Makes what was written, and the file's length, durable.
+    ///
+    /// # Errors
+    /// The file system's. What was not synced before may be lost then, and must not be tried again:
+    /// the system may have marked the pages clean.
+    fn sync(&self) -> io::Result<()>;
+    /// The length in bytes.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+    /// Cuts or lengthens the file.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn set_len(&self, bytes: u64) -> io::Result<()>;
+    /// Lets the next read come from the disk, not from memory: pages that failed to be written
+    /// may look clean there.
+    fn forget_cache(&self);
+}
+
+/// A node's directory. Names are relative to it and have at most one `/`.
+pub trait Disk: fmt::Debug {
+    /// Its files.
+    type File: DiskFile;
+    /// Opens a file; `None` if there is none.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn open(&mut self, name: &str) -> io::Result<Option<Self::File>>;
+    /// Makes an empty file, and its folder if need be.
+    ///
+    /// # Errors
+    /// The file system's, and if the file exists.
+    fn create(&mut self, name: &str) -> io::Result<Self::File>;
+    /// Begins to make a file of `bytes` zeros, in the background where there is one.
+    fn prepare(&mut self, name: &str, bytes: u64);
+    /// A file of `bytes` zeros, durable with its directory entry: the one that was prepared under
+    /// that name, or a new one.
+    ///
+    /// # Errors
+    /// The file system's; no part of the file is left then.
+    fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<Self::File>;
+    /// Removes a file.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn remove(&mut self, name: &str) -> io::Result<()>;
+    /// Renames a file, making the new name's folder if need be.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()>;
+    /// The names in a folder, in order; none if there is no such folder.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn list(&mut self, folder: &str) -> io::Result<Vec<String>>;
+    /// Makes the entries of a folder durable; `""` is the directory itself.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn sync_dir(&mut self, folder: &str) -> io::Result<()>;
+    /// Whether `name` still names the open file.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn same_file(&self, file: &Self::File, name: &str) -> io::Result<bool>;
+    /// How many bytes are free for this program.
+    ///
+    /// # Errors
+    /// The file system's.
+    fn free_bytes(&self) -> io::Result<u64>;
+}
+
+/// Why a directory cannot be taken.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenDirError {
+    /// Another process has it.
+    #[error("the directory is in use by another process{}: stop that one, or give this node its own directory", .pid.map(|pid| format!(" (pid {pid})")).unwrap_or_default())]
+    Locked {
+        /// Its process id, where known.
+        pid: Option<u32>,
+    },
+    /// The file system failed.
+    #[error("{op}: {source}")]
+    Io {
+        /// What was done.
+        op: &'static str,
+        /// How it failed.
+        source: io::Error,
+    },
+}
+
+/// A directory of real files, locked for this process.
+#[derive(Debug)]
+pub struct FileDisk {
+    dir: PathBuf,
+    /// Holds the lock.
+    _lock: File,
+    prepared: BTreeMap<String, mpsc::Receiver<io::Result<File>>>,
+}
+
+/// How many zeros are written at a time.
+const ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+
+impl FileDisk {
+    /// Takes a directory for this process, making it if need be (mode 0700).
+    ///
+    /// # Errors
+    /// [`OpenDirError::Locked`] if another process has it.
+    pub fn open(dir: PathBuf) -> Result<Self, OpenDirError> {
+        let io = |op| move |source| OpenDirError::Io { op, source };
+        fs::DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(&dir)
+            .map_err(io("make the directory"))?;
+        let path = dir.join("lock");
+        let mut lock = options(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(io("open its lock file"))?;
+        match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::WOULDBLOCK) => {
+                let pid = fs::read_to_string(&path).ok().and_then(|text| text.trim().parse().ok());
+                return Err(OpenDirError::Locked { pid });
+            }
+            Err(error) => return Err(io("lock it")(error.into())),
+        }
+        // Only words for people: who cannot write them still has the lock.
+        let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
+        sync_path(&dir).map_err(io("sync it"))?;
+        if let Some(parent) = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned)) {
+            sync_path(&parent).map_err(io("sync the directory above it"))?;
+        }
+        Ok(Self { dir, _lock: lock, prepared: BTreeMap::new() })
+    }
+
+    /// The directory's path.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn make_folder(&self, name: &str) -> io::Result<()> {
+        let Some((folder, _)) = name.rsplit_once('/') else { return Ok(()) };
+        let path = self.dir.join(folder);
+        match fs::DirBuilder::new().mode(0o700).create(&path) {
+            Ok(()) => sync_path(&self.dir),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+fn options(create: bool) -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).create(create).mode(0o600);
+    options
+}
+
+fn sync_path(path: &Path) -> io::Result<()> {
+    File::open(path)?.sync_all()
+}
+
+fn make_zeroed(path: &Path, bytes: u64) -> io::Result<File> {
+    let make = || {
+        let file = options(true).truncate(true).open(path)?;
+        let mut at = 0;
+        while at < bytes {
+            let n = usize::try_from((bytes - at).min(ZEROS.len() as u64)).expect("at most 256 KiB");
+            FileExt::write_all_at(&file, &ZEROS[..n], at)?;
+            at += n as u64;
+        }
+        file.sync_all()?;
+        sync_path(path.parent().expect("a file has a folder"))?;
+        Ok(file)
+    };
+    make().inspect_err(|_| {
+        // A part of a file would only take the space that is missing.
+        let _ = fs::remove_file(path);
+    })
+}
+
+impl Disk for FileDisk {
+    type File = File;
+
+    fn open(&mut self, name: &str) -> io::Result<Option<File>> {
+        match options(false).open(self.dir.join(name)) {
+            Ok(file) => Ok(Some(file)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<File> {
+        self.make_folder(name)?;
+        OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(self.dir.join(name))
+    }
+
+    fn prepare(&mut self, name: &str, bytes: u64) {
+        if self.prepared.contains_key(name) || self.make_folder(name).is_err() {
+            return;
+        }
+        let (done, receiver) = mpsc::channel();
+        let path = self.dir.join(name);
+        let spawned = std::thread::Builder::new().name("tercet-prepare".to_owned()).spawn(move || {
+            let _ = done.send(make_zeroed(&path, bytes));
+        });
+        if spawned.is_ok() {
+            self.prepared.insert(name.to_owned(), receiver);
+        }
+    }
+
+    fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<File> {
+        if let Some(receiver) = self.prepared.remove(name)
+            && let Ok(Ok(file)) = receiver.recv()
+            && file.metadata()?.len() == bytes
+            && Disk::same_file(self, &file, name)?
+        {
+            return Ok(file);
+        }
+        self.make_folder(name)?;
+        make_zeroed(&self.dir.join(name), bytes)
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        fs::remove_file(self.dir.join(name))
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.make_folder(to)?;
+        fs::rename(self.dir.join(from), self.dir.join(to))
+    }
+
+    fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {
+        let entries = match fs::read_dir(self.dir.join(folder)) {
+            Ok(entries) => entries,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            Err(error) => return Err(error),
+        };
+        let mut names = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            if entry.file_type()?.is_file()
+                && let Ok(name) = entry.file_name().into_string()
+            {
+                names.push(name);
+            }
+        }
+        names.sort();
+        Ok(names)
+    }
+
+    fn sync_dir(&mut self, folder: &str) -> io::Result<()> {
+        match sync_path(&self.dir.join(folder)) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            other => other,
+        }
+    }
+
+    fn same_file(&self, file: &File, name: &str) -> io::Result<bool> {
+        let open = file.metadata()?;
+        match fs::metadata(self.dir.join(name)) {
+            Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino()) && open.nlink() > 0),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        let stat = rustix::fs::statvfs(&self.dir)?;
+        Ok(stat.f_bavail.saturating_mul(stat.f_frsize))
+    }
+}
+
+impl DiskFile for File {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        FileExt::read_at(self, buffer, offset)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        FileExt::write_all_at(self, bytes, offset)
+    }
+
+    fn write_pieces_at(&self, pieces: &[&[u8]], mut offset: u64) -> io::Result<()> {
+        // The system takes 1024 pieces at most.
+        for chunk in pieces.chunks(1024) {
+            let total: usize = chunk.iter().map(|piece| piece.len()).sum();
+            let slices: Vec<io::IoSlice<'_>> = chunk.iter().map(|p| io::IoSlice::new(p)).collect();
+            let mut written = rustix::io::pwritev(self, &slices, offset)?;
+            if written < total {
+                // A short write is rare: what is left goes piece by piece.
+                let mut at = offset + written as u64;
+                for piece in chunk {
+                    let skip = written.min(piece.len());
+                    written -= skip;
+                    FileExt::write_all_at(self, &piece[skip..], at)?;
+                    at += (piece.len() - skip) as u64;
+                }
+            }
+            offset += total as u64;
+        }
+        Ok(())
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.sync_data()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.metadata()?.len())
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        Self::set_len(self, bytes)
+    }
+
+    fn forget_cache(&self) {
+        // A hint: where it is not taken, the tail is read from memory, as after any restart of a
+        // process on a machine that went on.
+        let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed);
+    }
+}
+
+/// What survives of each unsynced page when a [`MemDisk`] crashes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Survive {
+    /// All that was written: the process died, the machine went on.
+    All,
+    /// Nothing that was not synced.
+    None,
+    /// Each page by the toss of a coin, seeded.
+    Random(u64),
+}
+
+/// The unit in which a crash keeps or loses what was not synced.
+const PAGE: usize = 512;
+
+#[derive(Clone, Debug, Default)]
+struct MemContent {
+    platter: Vec<u8>,
+    cache: Vec<u8>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct MemState {
+    files: BTreeMap<u64, MemContent>,
+    /// Names as programs see them, and as they are durable.
+    names: BTreeMap<String, u64>,
+    durable_names: BTreeMap<String, u64>,
+    next_file: u64,
+    free: u64,
+    /// Counts down writes and syncs; at zero the machine is dead.
+    steps_left: Option<u64>,
+    syncs_until_error: Option<u64>,
+}
+
+/// A directory in memory: a platter with a cache before it.
+#[derive(Clone, Debug)]
+pub struct MemDisk {
+    state: Arc<Mutex<MemState>>,
+}
+
+/// A file of a [`MemDisk`].
+#[derive(Clone, Debug)]
+pub struct MemFile {
+    id: u64,
+    state: Arc<Mutex<MemState>>,
+}
+
+impl Default for MemDisk {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn dead() -> io::Error {
+    io::Error::other("the machine crashed")
+}
+
+impl MemState {
+    fn step(&mut self) -> io::Result<()> {
+        match &mut self.steps_left {
+            Some(0) => Err(dead()),
+            Some(left) => {
+                *left -= 1;
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+
+    fn content(&mut self, id: u64) -> &mut MemContent {
+        self.files.get_mut(&id).expect("an open file has its content")
+    }
+}
+
+impl MemDisk {
+    /// An empty directory.
+    pub fn new() -> Self {
+        let state = MemState { free: 1 << 40, ..MemState::default() };
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    fn state(&self) -> std::sync::MutexGuard<'_, MemState> {
+        self.state.lock().expect("no test panics while it holds the lock")
+    }
+
+    /// The machine dies after this many more writes, syncs and directory changes; all that comes
+    /// then fails.
+    pub fn crash_after(&self, steps: Option<u64>) {
+        self.state().steps_left = steps;
+    }
+
+    /// The `n`th sync from now on fails (1: the next), once.
+    pub fn fail_sync(&self, n: u64) {
+        self.state().syncs_until_error = Some(n);
+    }
+
+    /// How much room there is.
+    pub fn set_free_bytes(&self, bytes: u64) {
+        self.state().free = bytes;
+    }
+
+    /// What a restart finds: a new directory with what survived.
+    #[must_use]
+    pub fn after_crash(&self, survive: Survive) -> Self {
+        let mut state = self.state().clone();
+        let mut coin = match survive {
+            Survive::Random(seed) => seed | 1,
+            Survive::All | Survive::None => 1,
+        };
+        let mut keep = || match survive {
+            Survive::All => true,
+            Survive::None => false,
+            Survive::Random(_) => {
+                coin ^= coin << 13;
+                coin ^= coin >> 7;
+                coin ^= coin << 17;
+                coin & 1 == 1
+            }
+        };
+        if !keep() {
+            state.names = state.durable_names.clone();
+        }
+        state.durable_names = state.names.clone();
+        for content in state.files.values_mut() {
+            let length = if keep() { content.cache.len() } else { content.platter.len() };
+            let mut merged = content.platter.clone();
+            merged.resize(length, 0);
+            for start in (0..length).step_by(PAGE) {
+                let end = (start + PAGE).min(length).min(content.cache.len());
+                if start < end && content.cache[start..end] != merged[start..end] && keep() {
+                    merged[start..end].copy_from_slice(&content.cache[start..end]);
+                }
+            }
+            content.platter.clone_from(&merged);
+            content.cache = merged;
+        }
+        state.steps_left = None;
+        state.syncs_until_error = None;
+        Self { state: Arc::new(Mutex::new(state)) }
+    }
+
+    /// Damages a file on the platter: the bytes at `offset` are combined with `mask` by exclusive or.
+    pub fn damage(&self, name: &str, offset: usize, mask: &[u8]) {
+        let mut state = self.state();
+        let Some(id) = state.names.get(name).copied() else { return };
+        let content = state.content(id);
+        for (at, mask) in (offset..).zip(mask) {
+            if let Some(byte) = content.platter.get_mut(at) {
+                *byte ^= mask;
+            }
+            if let Some(byte) = content.cache.get_mut(at) {
+                *byte ^= mask;
+            }
+        }
+    }
+
+    /// What is in a file, as programs see it.
+    pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
+        let state = self.state();
+        state.names.get(name).map(|id| state.files[id].cache.clone())
+    }
+}
+
+impl Disk for MemDisk {
+    type File = MemFile;
+
+    fn open(&mut self, name: &str) -> io::Result<Option<MemFile>> {
+        let state = Arc::clone(&self.state);
+        Ok(self.state().names.get(name).map(|id| MemFile { id: *id, state }))
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<MemFile> {
+        let shared = Arc::clone(&self.state);
+        let mut state = self.state();
+        state.step()?;
+        if state.names.contains_key(name) {
+            return Err(io::ErrorKind::AlreadyExists.into());
+        }
+        state.next_file += 1;
+        let id = state.next_file;
+        state.files.insert(id, MemContent::default());
+        state.names.insert(name.to_owned(), id);
+        Ok(MemFile { id, state: shared })
+    }
+
+    fn prepare(&mut self, _name: &str, _bytes: u64) {}
+
+    fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<MemFile> {
+        if self.state().free < bytes {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        if self.state().names.contains_key(name) {
+            self.remove(name)?;
+        }
+        let file = self.create(name)?;
+        file.set_len(bytes)?;
+        file.sync()?;
+        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+        self.sync_dir(folder)?;
+        self.state().free -= bytes;
+        Ok(file)
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.step()?;
+        state.names.remove(name).map(drop).ok_or_else(|| io::ErrorKind::NotFound.into())
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.step()?;
+        let id = state.names.remove(from).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        state.names.insert(to.to_owned(), id);
+        Ok(())
+    }
+
+    fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {
+        let prefix = if folder.is_empty() { String::new() } else { format!("{folder}/") };
+        let state = self.state();
+        let inside = |name: &String| {
+            let rest = name.strip_prefix(&prefix)?;
+            (!rest.contains('/')).then(|| rest.to_owned())
+        };
+        Ok(state.names.keys().filter_map(inside).collect())
+    }
+
+    fn sync_dir(&mut self, _folder: &str) -> io::Result<()> {
+        let mut state = self.state();
+        state.step()?;
+        state.durable_names = state.names.clone();
+        Ok(())
+    }
+
+    fn same_file(&self, file: &MemFile, name: &str) -> io::Result<bool> {
+        Ok(self.state().names.get(name) == Some(&file.id))
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        Ok(self.state().free)
+    }
+}
+
+impl MemFile {
+    fn state(&self) -> std::sync::MutexGuard<'_, MemState> {
+        self.state.lock().expect("no test panics while it holds the lock")
+    }
+}
+
+impl DiskFile for MemFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        let mut state = self.state();
+        let cache = &state.content(self.id).cache;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(cache.len());
+        let n = buffer.len().min(cache.len() - start);
+        buffer[..n].copy_from_slice(&cache[start..start + n]);
+        Ok(n)
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.step()?;
+        let cache = &mut state.content(self.id).cache;
+        let start = usize::try_from(offset).expect("a test's file fits into memory");
+        let end = start + bytes.len();
+        if cache.len() < end {
+            cache.resize(end, 0);
+        }
+        cache[start..end].copy_from_slice(bytes);
+        Ok(())
+    }
+
+    fn write_pieces_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.write_at(&pieces.concat(), offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        let mut state = self.state();
+        state.step()?;
+        if let Some(left) = &mut state.syncs_until_error {
+            *left -= 1;
+            if *left == 0 {
+                state.syncs_until_error = None;
+                return Err(io::Error::from_raw_os_error(5));
+            }
+        }
+        let content = state.content(self.id);
+        content.platter.clone_from(&content.cache);
+        Ok(())
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.state().content(self.id).cache.len() as u64)
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        let mut state = self.state();
+        state.step()?;
+        let bytes = usize::try_from(bytes).expect("a test's file fits into memory");
+        state.content(self.id).cache.resize(bytes, 0);
+        Ok(())
+    }
+
+    fn forget_cache(&self) {}
+}

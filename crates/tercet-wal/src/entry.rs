@@ -1,0 +1,153 @@
+//! The bytes of an entry: made once by the leader, the same on the wire and on every disk.
+//!
+//! ```text
+//!  0        4            8       16       24          32             36     37      38       40        48
+//!  ├────────┼────────────┼───────┼────────┼───────────┼──────────────┼──────┼───────┼────────┼─────────┼──────┐
+//!  │ crc32c │ body bytes │ term  │ index  │ first seq │ record count │ kind │ flags │ log id │ time ms │ body │
+//!  │ u32    │ u32        │ u64   │ u64    │ u64       │ u32          │ u8   │ u8    │ u16    │ u64     │      │
+//!  └────────┴────────────┴───────┴────────┴───────────┴──────────────┴──────┴───────┴────────┴─────────┴──────┘
+//! ```
+//! Little-endian. The checksum covers everything behind it, the body included. Every read verifies.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+
+/// The length of an entry's header.
+pub const ENTRY_HEADER_BYTES: usize = 48;
+/// The longest body.
+pub const ENTRY_BODY_BYTES_MAX: usize = 64 << 20;
+
+/// What stands before an entry's body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EntryHeader {
+    /// The term of the leader that made it.
+    pub term: u64,
+    /// Where it stands in the log, from 1.
+    pub index: u64,
+    /// The sequence number of its first record, or of the next record to come if it has none.
+    pub first_seq: u64,
+    /// How many records it holds.
+    pub record_count: u32,
+    /// What it is for; opaque here.
+    pub kind: u8,
+    /// Opaque here.
+    pub flags: u8,
+    /// Which log it belongs to.
+    pub log_id: u16,
+    /// Log time: the leader's time of day when it was appended, never going back along the log.
+    pub time_ms: u64,
+    /// The length of the body.
+    pub body_bytes: u32,
+    /// The checksum of all that follows it.
+    pub crc: u32,
+}
+
+/// Why bytes are not an entry.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum EntryError {
+    /// There are fewer bytes than the header, or than the header says.
+    #[error("an entry is cut short")]
+    Short,
+    /// The body would be longer than [`ENTRY_BODY_BYTES_MAX`].
+    #[error("an entry of {0} bytes is longer than allowed")]
+    TooLong(usize),
+    /// The checksum does not fit.
+    #[error("an entry's checksum does not fit")]
+    Checksum,
+}
+
+/// An entry whose checksum was verified.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// Its header.
+    pub header: EntryHeader,
+    /// Header and body as they stand on disk and on the wire.
+    pub frame: Bytes,
+}
+
+/// Appends an entry to `out`; `body_bytes` and `crc` of the header are computed.
+///
+/// # Panics
+/// If the body is longer than [`ENTRY_BODY_BYTES_MAX`].
+pub fn encode_entry(header: &EntryHeader, body: &[&[u8]], out: &mut BytesMut) {
+    let length: usize = body.iter().map(|piece| piece.len()).sum();
+    assert!(length <= ENTRY_BODY_BYTES_MAX, "an entry's body of {length} bytes is too long");
+    let start = out.len();
+    out.put_u32_le(0);
+    out.put_u32_le(u32::try_from(length).expect("checked above"));
+    out.put_u64_le(header.term);
+    out.put_u64_le(header.index);
+    out.put_u64_le(header.first_seq);
+    out.put_u32_le(header.record_count);
+    out.put_u8(header.kind);
+    out.put_u8(header.flags);
+    out.put_u16_le(header.log_id);
+    out.put_u64_le(header.time_ms);
+    for piece in body {
+        out.put_slice(piece);
+    }
+    let crc = crc32c::crc32c(&out[start + 4..]);
+    out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
+}
+
+impl EntryHeader {
+    /// The header in these bytes, not verified.
+    pub(crate) fn peek(mut bytes: &[u8]) -> Result<Self, EntryError> {
+        if bytes.len() < ENTRY_HEADER_BYTES {
+            return Err(EntryError::Short);
+        }
+        let crc = bytes.get_u32_le();
+        let body_bytes = bytes.get_u32_le();
+        if body_bytes as usize > ENTRY_BODY_BYTES_MAX {
+            return Err(EntryError::TooLong(body_bytes as usize));
+        }
+        Ok(Self {
+            crc,
+            body_bytes,
+            term: bytes.get_u64_le(),
+            index: bytes.get_u64_le(),
+            first_seq: bytes.get_u64_le(),
+            record_count: bytes.get_u32_le(),
+            kind: bytes.get_u8(),
+            flags: bytes.get_u8(),
+            log_id: bytes.get_u16_le(),
+            time_ms: bytes.get_u64_le(),
+        })
+    }
+
+    /// How long header and body are together.
+    pub const fn frame_bytes(&self) -> usize {
+        ENTRY_HEADER_BYTES + self.body_bytes as usize
+    }
+}
+
+impl Entry {
+    /// The body.
+    pub fn body(&self) -> &[u8] {
+        &self.frame[ENTRY_HEADER_BYTES..]
+    }
+
+    /// The one entry in these bytes, verified.
+    ///
+    /// # Errors
+    /// Bytes that are not exactly one entry.
+    pub fn parse(mut frame: Bytes) -> Result<Self, EntryError> {
+        let entry = Self::split_first(&mut frame)?;
+        if frame.is_empty() { Ok(entry) } else { Err(EntryError::Checksum) }
+    }
+
+    /// Takes the first entry off the front of `frames`, verified.
+    ///
+    /// # Errors
+    /// Bytes that do not begin with an entry; nothing is taken then.
+    pub fn split_first(frames: &mut Bytes) -> Result<Self, EntryError> {
+        let header = EntryHeader::peek(frames)?;
+        let total = header.frame_bytes();
+        if frames.len() < total {
+            return Err(EntryError::Short);
+        }
+        if crc32c::crc32c(&frames[4..total]) != header.crc {
+            return Err(EntryError::Checksum);
+        }
+        Ok(Self { header, frame: frames.split_to(total) })
+    }
+}

@@ -1,0 +1,223 @@
+//! The bytes of a segment: its header, frames and identifiers. See docs/wal-format.md.
+
+use bytes::{Buf, BufMut};
+
+/// The length of a segment's header, and where its first frame begins.
+pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
+/// The length of a frame's header.
+pub(crate) const FRAME_HEADER_BYTES: usize = 64;
+/// The length of an identifier.
+pub(crate) const ID_BYTES: usize = 32;
+/// The version of the format that this program writes, and the highest that it reads.
+pub(crate) const VERSION: u8 = 1;
+const SEGMENT_MAGIC: &[u8; 7] = b"TCTWAL\n";
+const FRAME_MAGIC: u32 = 0x4d52_4654;
+const ID_FRAME: u8 = 1;
+const ID_ENTRY: u8 = 2;
+
+/// Term and vote: what a node must never forget.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct HardState {
+    /// The latest term that the node has seen.
+    pub term: u64,
+    /// The slot that got its vote in that term, from 1.
+    pub vote: Option<u8>,
+}
+
+/// What stands at the head of a segment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct SegmentHeader {
+    pub(crate) log_id: u16,
+    pub(crate) number: u32,
+    /// The sequence number of its first frame.
+    pub(crate) first_frame: u64,
+    /// The last index of the log before it.
+    pub(crate) last_index: u64,
+    pub(crate) hard_state: HardState,
+}
+
+/// What stands before the entries of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FrameHeader {
+    /// Counts the frames of a log.
+    pub(crate) seq: u64,
+    pub(crate) segment: u32,
+    pub(crate) log_id: u16,
+    pub(crate) hard_state: HardState,
+    /// Cut the log from this index on, before the entries are appended.
+    pub(crate) truncate_from: Option<u64>,
+    /// The index of the first entry.
+    pub(crate) first_index: u64,
+    pub(crate) entry_count: u32,
+    pub(crate) body_bytes: u32,
+}
+
+/// A small copy of what matters, away from the frame, written under the same sync.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Identifier {
+    /// Of a frame: the second copy of the hard state.
+    Frame { seq: u64, offset: u32, hard_state: HardState },
+    /// Of an entry.
+    Entry { term: u64, index: u64, offset: u32, crc: u32 },
+}
+
+/// Why a segment's header is not one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum HeaderError {
+    NotOne,
+    Newer(u8),
+}
+
+fn vote_byte(vote: Option<u8>) -> u8 {
+    vote.unwrap_or(0)
+}
+
+fn vote_of(byte: u8) -> Option<u8> {
+    (byte != 0).then_some(byte)
+}
+
+impl SegmentHeader {
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(64);
+        out.put_slice(SEGMENT_MAGIC);
+        out.put_u8(VERSION);
+        out.put_u32_le(0);
+        out.put_u32_le(self.number);
+        out.put_u64_le(self.first_frame);
+        out.put_u64_le(self.last_index);
+        out.put_u64_le(self.hard_state.term);
+        out.put_u16_le(self.log_id);
+        out.put_u8(vote_byte(self.hard_state.vote));
+        out.put_bytes(0, 21);
+        let crc = crc32c::crc32c(&out[12..]);
+        out[8..12].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
+        let Some(bytes) = bytes.get(..64).filter(|bytes| &bytes[..7] == SEGMENT_MAGIC) else {
+            return Err(HeaderError::NotOne);
+        };
+        let mut rest = &bytes[7..];
+        let version = rest.get_u8();
+        let crc = rest.get_u32_le();
+        if crc32c::crc32c(rest) != crc {
+            return Err(HeaderError::NotOne);
+        }
+        if version > VERSION {
+            return Err(HeaderError::Newer(version));
+        }
+        let number = rest.get_u32_le();
+        let first_frame = rest.get_u64_le();
+        let last_index = rest.get_u64_le();
+        let term = rest.get_u64_le();
+        let log_id = rest.get_u16_le();
+        let vote = vote_of(rest.get_u8());
+        Ok(Self { log_id, number, first_frame, last_index, hard_state: HardState { term, vote } })
+    }
+}
+
+impl FrameHeader {
+    pub(crate) fn encode(&self) -> [u8; FRAME_HEADER_BYTES] {
+        let mut out = [0; FRAME_HEADER_BYTES];
+        let mut to = &mut out[..];
+        to.put_u32_le(FRAME_MAGIC);
+        to.put_u32_le(0);
+        to.put_u64_le(self.seq);
+        to.put_u32_le(self.segment);
+        to.put_u16_le(self.log_id);
+        to.put_u8(vote_byte(self.hard_state.vote));
+        to.put_u8(u8::from(self.truncate_from.is_some()));
+        to.put_u64_le(self.hard_state.term);
+        to.put_u64_le(self.truncate_from.unwrap_or(0));
+        to.put_u64_le(self.first_index);
+        to.put_u32_le(self.entry_count);
+        to.put_u32_le(self.body_bytes);
+        let crc = crc32c::crc32c(&out[8..]);
+        out[4..8].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let mut rest = bytes.get(..FRAME_HEADER_BYTES)?;
+        if rest.get_u32_le() != FRAME_MAGIC || rest.get_u32_le() != crc32c::crc32c(&bytes[8..FRAME_HEADER_BYTES]) {
+            return None;
+        }
+        let seq = rest.get_u64_le();
+        let segment = rest.get_u32_le();
+        let log_id = rest.get_u16_le();
+        let vote = vote_of(rest.get_u8());
+        let truncates = rest.get_u8() == 1;
+        let term = rest.get_u64_le();
+        let truncate_from = rest.get_u64_le();
+        Some(Self {
+            seq,
+            segment,
+            log_id,
+            hard_state: HardState { term, vote },
+            truncate_from: truncates.then_some(truncate_from),
+            first_index: rest.get_u64_le(),
+            entry_count: rest.get_u32_le(),
+            body_bytes: rest.get_u32_le(),
+        })
+    }
+
+    /// How much of the segment the frame takes: header, entries, and up to the next multiple of 8.
+    pub(crate) const fn space(&self) -> u64 {
+        frame_space(self.body_bytes as u64)
+    }
+}
+
+pub(crate) const fn frame_space(body_bytes: u64) -> u64 {
+    (FRAME_HEADER_BYTES as u64 + body_bytes).next_multiple_of(8)
+}
+
+impl Identifier {
+    pub(crate) fn encode(&self) -> [u8; ID_BYTES] {
+        let mut out = [0; ID_BYTES];
+        let mut to = &mut out[..];
+        to.put_u32_le(0);
+        match *self {
+            Self::Frame { seq, offset, hard_state } => {
+                to.put_u8(ID_FRAME);
+                to.put_u8(vote_byte(hard_state.vote));
+                to.put_bytes(0, 2);
+                to.put_u64_le(hard_state.term);
+                to.put_u64_le(seq);
+                to.put_u32_le(offset);
+            }
+            Self::Entry { term, index, offset, crc } => {
+                to.put_u8(ID_ENTRY);
+                to.put_bytes(0, 3);
+                to.put_u64_le(term);
+                to.put_u64_le(index);
+                to.put_u32_le(offset);
+                to.put_u32_le(crc);
+            }
+        }
+        let crc = crc32c::crc32c(&out[4..]);
+        out[..4].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
+        let bytes = bytes.get(..ID_BYTES)?;
+        let mut rest = bytes;
+        if rest.get_u32_le() != crc32c::crc32c(&bytes[4..]) {
+            return None;
+        }
+        let kind = rest.get_u8();
+        let vote = vote_of(rest.get_u8());
+        rest.advance(2);
+        let term = rest.get_u64_le();
+        let number = rest.get_u64_le();
+        let offset = rest.get_u32_le();
+        match kind {
+            ID_FRAME => {
+                Some(Self::Frame { seq: number, offset, hard_state: HardState { term, vote } })
+            }
+            ID_ENTRY => Some(Self::Entry { term, index: number, offset, crc: rest.get_u32_le() }),
+            _ => None,
+        }
+    }
+}

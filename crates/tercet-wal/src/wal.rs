@@ -1,0 +1,571 @@
+//! The log itself: what is staged goes to disk as one frame under one sync, and comes back.
+
+use std::collections::VecDeque;
+use std::io;
+
+use bytes::Bytes;
+
+use crate::disk::{Disk, DiskFile};
+use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
+use crate::format::{
+    FRAME_HEADER_BYTES, FrameHeader, HardState, ID_BYTES, Identifier, SEGMENT_HEADER_BYTES,
+    SegmentHeader, frame_space,
+};
+use crate::recover;
+
+/// The folder of the segments.
+pub(crate) const FOLDER: &str = "wal";
+/// What is kept free in a segment for frames without entries, so that a node whose disk is full
+/// can still vote.
+const VOTES_RESERVE: u64 = 64 << 10;
+
+/// How a log is laid out.
+#[derive(Clone, Debug)]
+pub struct WalOptions {
+    /// The size of a segment, in bytes. An entry that does not fit gets a larger one of its own.
+    pub segment_bytes: u64,
+    /// Which log it is.
+    pub log_id: u16,
+    /// How much of the disk stays free: with less, appends are refused.
+    pub reserve_bytes: u64,
+    /// How many bytes of the latest entries are kept in memory for readers.
+    pub tail_bytes: usize,
+}
+
+impl Default for WalOptions {
+    fn default() -> Self {
+        Self { segment_bytes: 64 << 20, log_id: 0, reserve_bytes: 64 << 20, tail_bytes: 8 << 20 }
+    }
+}
+
+/// What is put on disk as one unit, in the order of the fields.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    /// The new hard state, if it changed.
+    pub hard_state: Option<HardState>,
+    /// Cut the log's tail from this index on.
+    pub truncate_from: Option<u64>,
+    /// Entries that continue the log.
+    pub entries: Vec<Entry>,
+}
+
+/// A write that a crash cut short.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct TornTail {
+    /// The segment's file name.
+    pub segment: String,
+    /// Where it began.
+    pub offset: u64,
+    /// How many bytes were cut.
+    pub bytes: u64,
+}
+
+/// What was found in a log that was opened.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Recovered {
+    /// Term and vote.
+    pub hard_state: HardState,
+    /// The log as runs of one term: (term, first index), ascending.
+    pub runs: Vec<(u64, u64)>,
+    /// The last index; 0 if the log is empty.
+    pub last_index: u64,
+    /// What a crash cut short, if anything. It was never acknowledged.
+    pub torn_tail: Option<TornTail>,
+}
+
+/// Whether there is room for more entries.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Room {
+    /// Yes.
+    Enough,
+    /// The disk is nearly full: append nothing.
+    Full,
+}
+
+/// Why a log cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum WalError {
+    /// The file system failed.
+    #[error("{path}: {op}: {source}")]
+    Io {
+        /// What was done.
+        op: &'static str,
+        /// To which file.
+        path: String,
+        /// How it failed.
+        source: io::Error,
+    },
+    /// Something that was once whole is damaged.
+    #[error("{segment} at byte {offset}: {what}")]
+    Corrupt {
+        /// The segment's file name.
+        segment: String,
+        /// Where.
+        offset: u64,
+        /// What is wrong.
+        what: String,
+    },
+    /// A file of the log is not there.
+    #[error("{what}")]
+    Missing {
+        /// What is missing.
+        what: String,
+    },
+    /// It was written by a newer program.
+    #[error("{segment}: format {found} is newer than this program's: use a newer program")]
+    Newer {
+        /// The segment's file name.
+        segment: String,
+        /// The format found.
+        found: u8,
+    },
+    /// An earlier write or sync failed: what is on disk is not known any more.
+    #[error("an earlier write to the log failed: the node must be started again")]
+    Poisoned,
+    /// There is no room; nothing was written.
+    #[error("the disk is full")]
+    Full,
+    /// A file of the log was deleted, replaced or shortened while it was open.
+    #[error("{path} was deleted, replaced or shortened while the node ran")]
+    Lost {
+        /// Which.
+        path: String,
+    },
+}
+
+pub(crate) fn io_error(op: &'static str, path: &str) -> impl FnOnce(io::Error) -> WalError {
+    let path = path.to_owned();
+    move |source| WalError::Io { op, path, source }
+}
+
+/// Where an entry stands on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    /// The position of the segment in the list of segments.
+    pub(crate) segment: u32,
+    pub(crate) offset: u32,
+}
+
+/// A segment that is in use.
+#[derive(Debug)]
+pub(crate) struct Segment<F> {
+    pub(crate) number: u32,
+    pub(crate) file: F,
+    /// The file's length.
+    pub(crate) bytes: u64,
+    /// Where the next frame goes.
+    pub(crate) end: u64,
+    /// Where the identifiers begin; they grow down.
+    pub(crate) ids: u64,
+}
+
+pub(crate) fn segment_name(number: u32) -> String {
+    format!("{FOLDER}/{number:08}.seg")
+}
+
+impl<F> Segment<F> {
+    pub(crate) fn name(&self) -> String {
+        segment_name(self.number)
+    }
+
+    const fn room(&self) -> u64 {
+        self.ids.saturating_sub(self.end)
+    }
+}
+
+/// A write-ahead log; see the crate's head.
+#[derive(Debug)]
+pub struct Wal<D: Disk> {
+    options: WalOptions,
+    pub(crate) segments: Vec<Segment<D::File>>,
+    /// One for each entry on disk, from index 1.
+    pub(crate) places: Vec<Place>,
+    pub(crate) hard_state: HardState,
+    pub(crate) next_frame: u64,
+    /// The latest entries, those that are staged among them.
+    tail: VecDeque<Entry>,
+    tail_bytes: usize,
+    staged_hard_state: Option<HardState>,
+    staged_truncate: Option<u64>,
+    /// How many entries at the end of `tail` are staged.
+    staged_count: usize,
+    staged: bool,
+    poisoned: bool,
+    /// The next segment to look at in [`Self::check_files`].
+    check_next: usize,
+    no_room: bool,
+}
+
+impl<D: Disk> Wal<D> {
+    /// Makes an empty log.
+    ///
+    /// # Errors
+    /// The file system's, and if there are segments already.
+    pub fn create(disk: &mut D, options: WalOptions) -> Result<Self, WalError> {
+        let names = disk.list(FOLDER).map_err(io_error("list", FOLDER))?;
+        if let Some(name) = names.first() {
+            let source = io::ErrorKind::AlreadyExists.into();
+            return Err(WalError::Io { op: "create a log", path: name.clone(), source });
+        }
+        let mut wal = Self::empty(options);
+        wal.roll(disk, wal.options.segment_bytes)?;
+        let segment = wal.segments.last().expect("one was just made");
+        segment.file.sync().map_err(io_error("sync", &segment.name()))?;
+        Ok(wal)
+    }
+
+    /// Opens a log as it was left.
+    ///
+    /// # Errors
+    /// [`WalError::Missing`] and [`WalError::Corrupt`]: the node has lost its memory.
+    pub fn open(disk: &mut D, options: WalOptions) -> Result<(Self, Recovered), WalError> {
+        recover::open(disk, Self::empty(options))
+    }
+
+    fn empty(options: WalOptions) -> Self {
+        Self {
+            options,
+            segments: Vec::new(),
+            places: Vec::new(),
+            hard_state: HardState::default(),
+            next_frame: 1,
+            tail: VecDeque::new(),
+            tail_bytes: 0,
+            staged_hard_state: None,
+            staged_truncate: None,
+            staged_count: 0,
+            staged: false,
+            poisoned: false,
+            check_next: 0,
+            no_room: false,
+        }
+    }
+
+    pub(crate) const fn options(&self) -> &WalOptions {
+        &self.options
+    }
+
+    /// The first index that is kept.
+    pub const fn first_index(&self) -> u64 {
+        1
+    }
+
+    /// The last index, staged entries included; 0 if the log is empty.
+    pub fn last_index(&self) -> u64 {
+        (self.places.len() + self.staged_count) as u64
+    }
+
+    /// Whether [`Self::commit`] has something to write.
+    pub const fn is_staged(&self) -> bool {
+        self.staged
+    }
+
+    /// Adds to what the next [`Self::commit`] writes. Readers see it at once.
+    ///
+    /// # Panics
+    /// If the entries do not continue the log.
+    pub fn stage(&mut self, batch: Batch) {
+        self.staged = true;
+        if let Some(state) = batch.hard_state {
+            self.staged_hard_state = Some(state);
+        }
+        if let Some(from) = batch.truncate_from {
+            self.truncate(from);
+        }
+        for entry in batch.entries {
+            let expected = self.last_index() + 1;
+            assert_eq!(entry.header.index, expected, "entries continue the log");
+            self.tail_bytes += entry.frame.len();
+            self.tail.push_back(entry);
+            self.staged_count += 1;
+        }
+    }
+
+    fn truncate(&mut self, from: u64) {
+        assert!(from >= 1 && from <= self.last_index(), "what is cut exists: {from}");
+        while self.tail.back().is_some_and(|entry| entry.header.index >= from) {
+            let entry = self.tail.pop_back().expect("looked at above");
+            self.tail_bytes -= entry.frame.len();
+            self.staged_count = self.staged_count.saturating_sub(1);
+        }
+        let on_disk = self.places.len() as u64;
+        if from <= on_disk {
+            self.places.truncate(usize::try_from(from - 1).expect("an index in memory"));
+            self.staged_truncate = Some(self.staged_truncate.map_or(from, |at| at.min(from)));
+        }
+    }
+
+    /// Puts all that is staged on disk: one frame, one sync.
+    ///
+    /// # Errors
+    /// [`WalError::Full`]: nothing was written, it stays staged. Any other error poisons the log.
+    pub fn commit(&mut self, disk: &mut D) -> Result<(), WalError> {
+        if self.poisoned {
+            return Err(WalError::Poisoned);
+        }
+        if !self.staged {
+            return Ok(());
+        }
+        let result = self.write(disk);
+        self.poisoned = matches!(&result, Err(error) if !matches!(error, WalError::Full));
+        result
+    }
+
+    fn write(&mut self, disk: &mut D) -> Result<(), WalError> {
+        let first = self.tail.len() - self.staged_count;
+        let entries: Vec<&Entry> = self.tail.range(first..).collect();
+        let body_bytes: u64 = entries.iter().map(|entry| entry.frame.len() as u64).sum();
+        let ids_bytes = ((1 + entries.len()) * ID_BYTES) as u64;
+        let need = frame_space(body_bytes) + ids_bytes;
+        let reserve = if entries.is_empty() { 0 } else { VOTES_RESERVE };
+        if self.segments.last().expect("a log has a segment").room() < need + reserve {
+            let least = SEGMENT_HEADER_BYTES + need + 2 * VOTES_RESERVE;
+            self.roll(disk, least.max(self.options.segment_bytes))?;
+        }
+        let entries: Vec<&Entry> = self.tail.range(first..).collect();
+        let position = self.segments.len() - 1;
+        let segment = &mut self.segments[position];
+        let hard_state = self.staged_hard_state.unwrap_or(self.hard_state);
+        let header = FrameHeader {
+            seq: self.next_frame,
+            segment: segment.number,
+            log_id: self.options.log_id,
+            hard_state,
+            truncate_from: self.staged_truncate,
+            first_index: self.places.len() as u64 + 1,
+            entry_count: u32::try_from(entries.len()).expect("far below 4 billion"),
+            body_bytes: u32::try_from(body_bytes).expect("a batch is far below 4 GiB"),
+        };
+        let offset = |at: u64| u32::try_from(at).expect("a segment is below 4 GiB");
+        let mut at = segment.end + FRAME_HEADER_BYTES as u64;
+        // Identifiers grow down: the frame's stands highest, its last entry's lowest.
+        let mut ids = vec![Identifier::Frame { seq: header.seq, offset: offset(segment.end), hard_state }];
+        let mut places = Vec::with_capacity(entries.len());
+        let encoded = header.encode();
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(1 + entries.len());
+        pieces.push(&encoded);
+        for entry in &entries {
+            let EntryHeader { term, index, crc, .. } = entry.header;
+            ids.push(Identifier::Entry { term, index, offset: offset(at), crc });
+            places.push(Place { segment: u32::try_from(position).expect("few"), offset: offset(at) });
+            pieces.push(&entry.frame);
+            at += entry.frame.len() as u64;
+        }
+        let id_bytes: Vec<u8> = ids.iter().rev().flat_map(Identifier::encode).collect();
+        let name = segment.name();
+        segment.file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", &name))?;
+        segment
+            .file
+            .write_at(&id_bytes, segment.ids - ids_bytes)
+            .map_err(io_error("write", &name))?;
+        segment.file.sync().map_err(io_error("sync", &name))?;
+        segment.end += header.space();
+        segment.ids -= ids_bytes;
+        let is_half_full = segment.end + (segment.bytes - segment.ids) > segment.bytes / 2;
+        let next_number = segment.number + 1;
+        self.places.extend(places);
+        self.hard_state = hard_state;
+        self.next_frame += 1;
+        self.staged_hard_state = None;
+        self.staged_truncate = None;
+        self.staged_count = 0;
+        self.staged = false;
+        self.shrink_tail();
+        if is_half_full && !self.no_room {
+            disk.prepare(&segment_name(next_number), self.options.segment_bytes);
+        }
+        Ok(())
+    }
+
+    fn shrink_tail(&mut self) {
+        while self.tail_bytes > self.options.tail_bytes && self.tail.len() > self.staged_count + 1 {
+            let entry = self.tail.pop_front().expect("it has more than one");
+            self.tail_bytes -= entry.frame.len();
+        }
+    }
+
+    /// Begins the next segment. Its header is synced with its first frame.
+    fn roll(&mut self, disk: &mut D, bytes: u64) -> Result<(), WalError> {
+        let number = self.segments.last().map_or(1, |segment| segment.number + 1);
+        let name = segment_name(number);
+        let file = match disk.create_zeroed(&name, bytes) {
+            Ok(file) => file,
+            Err(error) if is_full(&error) => return Err(WalError::Full),
+            Err(error) => return Err(io_error("make a segment", &name)(error)),
+        };
+        let header = SegmentHeader {
+            log_id: self.options.log_id,
+            number,
+            first_frame: self.next_frame,
+            last_index: self.places.len() as u64,
+            hard_state: self.hard_state,
+        };
+        file.write_at(&header.encode(), 0).map_err(io_error("write", &name))?;
+        self.segments.push(Segment { number, file, bytes, end: SEGMENT_HEADER_BYTES, ids: bytes });
+        Ok(())
+    }
+
+    /// Entries from `first` to at most `last`: as many as fit into `bytes_max`, one at least.
+    /// Verified.
+    ///
+    /// # Errors
+    /// [`WalError::Corrupt`] if what is on disk is not what was written.
+    ///
+    /// # Panics
+    /// If `first..=last` is not in the log.
+    pub fn read(
+        &self,
+        _disk: &D,
+        first: u64,
+        last: u64,
+        bytes_max: u64,
+    ) -> Result<Vec<Entry>, WalError> {
+        assert!(
+            first >= 1 && first <= last && last <= self.last_index(),
+            "{first}..={last} is in the log, which ends at {}",
+            self.last_index()
+        );
+        let tail_first = self.last_index() + 1 - self.tail.len() as u64;
+        if first >= tail_first {
+            let start = usize::try_from(first - tail_first).expect("inside the tail");
+            let count = usize::try_from(last - first + 1).unwrap_or(usize::MAX);
+            let mut entries = Vec::new();
+            let mut bytes = 0;
+            for entry in self.tail.iter().skip(start).take(count) {
+                bytes += entry.frame.len() as u64;
+                if bytes > bytes_max && !entries.is_empty() {
+                    break;
+                }
+                entries.push(entry.clone());
+            }
+            return Ok(entries);
+        }
+        self.read_disk(first, last.min(self.places.len() as u64), bytes_max)
+    }
+
+    fn place(&self, index: u64) -> Place {
+        self.places[usize::try_from(index - 1).expect("an index in memory")]
+    }
+
+    /// Reads a stretch of one segment at a time.
+    fn read_disk(&self, first: u64, last: u64, bytes_max: u64) -> Result<Vec<Entry>, WalError> {
+        let start = self.place(first);
+        let segment = &self.segments[start.segment as usize];
+        let mut end = first;
+        while end < last {
+            let next = self.place(end + 1);
+            let is_near = u64::from(next.offset.saturating_sub(start.offset)) < bytes_max;
+            if next.segment != start.segment || next.offset < start.offset || !is_near {
+                break;
+            }
+            end += 1;
+        }
+        // Every entry but the last one ends before the next begins; the last says its own length.
+        let last_header = self.header_on_disk(end)?;
+        let last_end = u64::from(self.place(end).offset) + last_header.frame_bytes() as u64;
+        let length = last_end - u64::from(start.offset);
+        let mut buffer = vec![0; usize::try_from(length).expect("a stretch of a segment")];
+        self.fill(segment, &mut buffer, u64::from(start.offset))?;
+        let buffer = Bytes::from(buffer);
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for index in first..=end {
+            let place = self.place(index);
+            let mut rest = buffer.slice((place.offset - start.offset) as usize..);
+            let corrupt = |what: String| WalError::Corrupt {
+                segment: segment.name(),
+                offset: u64::from(place.offset),
+                what,
+            };
+            let entry = Entry::split_first(&mut rest)
+                .map_err(|error| corrupt(format!("entry {index}: {error}")))?;
+            if entry.header.index != index {
+                return Err(corrupt(format!("entry {index}: another entry is there")));
+            }
+            bytes += entry.frame.len() as u64;
+            if bytes > bytes_max && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+
+    fn fill(&self, segment: &Segment<D::File>, buffer: &mut [u8], offset: u64) -> Result<(), WalError> {
+        read_full(&segment.file, buffer, offset).map_err(io_error("read", &segment.name()))?
+            .then_some(())
+            .ok_or_else(|| WalError::Lost { path: segment.name() })
+    }
+
+    fn header_on_disk(&self, index: u64) -> Result<EntryHeader, WalError> {
+        let place = self.place(index);
+        let segment = &self.segments[place.segment as usize];
+        let mut bytes = [0; ENTRY_HEADER_BYTES];
+        self.fill(segment, &mut bytes, u64::from(place.offset))?;
+        let header = EntryHeader::peek(&bytes).ok().filter(|header| header.index == index);
+        let end = |header: &EntryHeader| u64::from(place.offset) + header.frame_bytes() as u64;
+        header.filter(|header| end(header) <= segment.end).ok_or_else(|| WalError::Corrupt {
+            segment: segment.name(),
+            offset: u64::from(place.offset),
+            what: format!("entry {index}: its header is damaged"),
+        })
+    }
+
+    /// The header of an entry: for looking around. Its checksum is verified when it is read whole.
+    ///
+    /// # Errors
+    /// [`WalError::Corrupt`] if another header is there.
+    pub fn header(&self, _disk: &D, index: u64) -> Result<EntryHeader, WalError> {
+        let tail_first = self.last_index() + 1 - self.tail.len() as u64;
+        if index >= tail_first {
+            let at = usize::try_from(index - tail_first).expect("inside the tail");
+            return Ok(self.tail[at].header);
+        }
+        self.header_on_disk(index)
+    }
+
+    /// Looks whether files of the log were deleted, replaced or shortened while they were open: the
+    /// one that is written each time, and of the others one in turn.
+    ///
+    /// # Errors
+    /// [`WalError::Lost`].
+    pub fn check_files(&mut self, disk: &D) -> Result<(), WalError> {
+        let newest = self.segments.len() - 1;
+        self.check_next = (self.check_next + 1) % self.segments.len();
+        for position in [newest, self.check_next] {
+            let segment = &self.segments[position];
+            let name = segment.name();
+            let is_same = disk.same_file(&segment.file, &name).map_err(io_error("look at", &name))?;
+            let length = segment.file.len().map_err(io_error("look at", &name))?;
+            if !is_same || length < segment.bytes {
+                return Err(WalError::Lost { path: name });
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether there is room for more entries.
+    pub fn room(&mut self, disk: &D) -> Room {
+        // A disk that cannot say is treated as one with room: the write will tell.
+        let free = disk.free_bytes().unwrap_or(u64::MAX);
+        self.no_room = free < self.options.reserve_bytes;
+        if self.no_room { Room::Full } else { Room::Enough }
+    }
+}
+
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Fills the buffer; `false` if the file ends before.
+pub(crate) fn read_full<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        let n = file.read_at(&mut buffer[filled..], offset + filled as u64)?;
+        if n == 0 {
+            return Ok(false);
+        }
+        filled += n;
+    }
+    Ok(true)
+}
