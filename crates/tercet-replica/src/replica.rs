@@ -721,7 +721,7 @@ impl<D: Disk> Replica<D> {
             }
             (PeerMessage::Form { message, .. }, Phase::Running(running)) => {
                 let members = running.raft.members();
-                if let Some(answer) = answer_as_member(&self.identity, members, &message) {
+                if let Some(answer) = answer_as_member(&self.identity, &members, &message) {
                     let incarnation = self.identity.incarnation;
                     let message = PeerMessage::Form { incarnation, message: answer };
                     self.effects.push_back(Effect::Send { to: from, message });

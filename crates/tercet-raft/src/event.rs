@@ -1,0 +1,240 @@
+//! What happened, for people and tools: the one vocabulary from which every line, picture and
+//! trace is made. Events decide nothing.
+
+use std::fmt;
+
+use crate::io::RoleKind;
+use crate::message::{ConflictHint, DenyReason};
+use crate::types::{Incarnation, Index, LogPos, NodeId, Term};
+
+/// Something that happened in a core.
+#[allow(missing_docs, reason = "the variants say what their fields are")]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// The node changed its role.
+    Role { role: RoleKind, term: Term },
+    /// The node entered a higher term.
+    TermChanged { from: Term, to: Term },
+    /// No leader was heard from for an election timeout.
+    ElectionTimeout { term: Term },
+    /// The node asked whether it could win.
+    PreVoteAsked { term: Term, last: LogPos },
+    /// The node asked for votes.
+    VoteAsked { term: Term, last: LogPos },
+    /// The node said that it would vote.
+    PreVoteGranted { to: NodeId, term: Term },
+    /// The node voted.
+    VoteGranted { to: NodeId, term: Term },
+    /// The node refused to say that it would vote.
+    PreVoteDenied { to: NodeId, term: Term, reason: DenyReason },
+    /// The node refused to vote.
+    VoteDenied { to: NodeId, term: Term, reason: DenyReason },
+    /// A vote for this node arrived.
+    VoteReceived { from: NodeId, term: Term },
+    /// A refusal for this node arrived.
+    VoteRefused { from: NodeId, term: Term, reason: DenyReason },
+    /// This node learned who leads.
+    LeaderKnown { leader: NodeId, term: Term },
+    /// Entries were appended here.
+    Appended { first: Index, last: Index, term: Term },
+    /// Entries were cut from this log.
+    Truncated { from: Index, to: Index },
+    /// A follower refused entries of the leader: its log does not hold `prev`.
+    AppendRejected { leader: NodeId, prev: LogPos, hint: ConflictHint },
+    /// A follower's log holds the leader's up to `last`.
+    AppendAccepted { leader: NodeId, prev: Index, last: Index },
+    /// The leader moved what it sends next to a peer.
+    NextIndex { peer: NodeId, from: Index, to: Index },
+    /// The leader learned what a peer holds durably.
+    MatchIndex { peer: NodeId, from: Index, to: Index },
+    /// Up to here this node's disk is synced.
+    Durable { last: Index },
+    /// The commit index moved.
+    Committed { from: Index, to: Index },
+    /// The leader heard from no majority and stepped down.
+    QuorumLost { term: Term },
+    /// A transfer of leadership began.
+    TransferBegun { to: NodeId },
+    /// A transfer of leadership was given up.
+    TransferGivenUp { to: NodeId },
+    /// A message was dropped.
+    Dropped { from: NodeId, why: DropReason },
+    /// A peer comes with another disk: what it had acknowledged is gone.
+    Amnesia { peer: NodeId, had: Index, incarnation: Incarnation },
+    /// The leader appended a Readmit entry.
+    ReadmitAppended { node: NodeId, pos: LogPos },
+    /// This node asked to be readmitted.
+    RejoinAsked { incarnation: Incarnation },
+    /// This node is a voter again.
+    Readmitted { pos: LogPos },
+    /// A peer is a voter again.
+    PeerReadmitted { peer: NodeId },
+    /// What a broken rule led to: committed entries would be cut.
+    Violation { index: Index },
+}
+
+/// Why a message was dropped.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum DropReason {
+    /// The sender is no member.
+    NotAMember,
+    /// It was sent by a disk that is gone.
+    OldSender,
+    /// It was sent to a disk that is gone, or to another node.
+    NotForMe,
+    /// It contradicts itself or the protocol.
+    Malformed,
+    /// This node is mute.
+    Muted,
+}
+
+impl Event {
+    /// The stable name of the kind.
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Role { .. } => "role",
+            Self::TermChanged { .. } => "term",
+            Self::ElectionTimeout { .. } => "election_timeout",
+            Self::PreVoteAsked { .. } => "pre_vote_asked",
+            Self::VoteAsked { .. } => "vote_asked",
+            Self::PreVoteGranted { .. } => "pre_vote_granted",
+            Self::VoteGranted { .. } => "vote_granted",
+            Self::PreVoteDenied { .. } => "pre_vote_denied",
+            Self::VoteDenied { .. } => "vote_denied",
+            Self::VoteReceived { .. } => "vote_received",
+            Self::VoteRefused { .. } => "vote_refused",
+            Self::LeaderKnown { .. } => "leader",
+            Self::Appended { .. } => "append",
+            Self::Truncated { .. } => "truncated",
+            Self::AppendRejected { .. } => "append_rejected",
+            Self::AppendAccepted { .. } => "append_accepted",
+            Self::NextIndex { .. } => "nextindex",
+            Self::MatchIndex { .. } => "matchindex",
+            Self::Durable { .. } => "persisted",
+            Self::Committed { .. } => "commit",
+            Self::QuorumLost { .. } => "quorum_lost",
+            Self::TransferBegun { .. } => "transfer_begun",
+            Self::TransferGivenUp { .. } => "transfer_given_up",
+            Self::Dropped { .. } => "drop",
+            Self::Amnesia { .. } => "amnesia",
+            Self::ReadmitAppended { .. } => "readmit_appended",
+            Self::RejoinAsked { .. } => "rejoin_asked",
+            Self::Readmitted { .. } => "readmitted",
+            Self::PeerReadmitted { .. } => "peer_readmitted",
+            Self::Violation { .. } => "violation",
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Role { role, term } => write!(f, "{role} in term {term}"),
+            Self::TermChanged { from, to } => write!(f, "term {from} → {to}"),
+            Self::ElectionTimeout { term } => {
+                write!(f, "no leader heard from for an election timeout in term {term}")
+            }
+            Self::PreVoteAsked { term, last } => {
+                write!(f, "asks whether it could win term {term} with a log up to {last}")
+            }
+            Self::VoteAsked { term, last } => {
+                write!(f, "asks for votes in term {term} with a log up to {last}")
+            }
+            Self::PreVoteGranted { to, term } => write!(f, "would vote for {to} in term {term}"),
+            Self::VoteGranted { to, term } => write!(f, "votes for {to} in term {term}"),
+            Self::PreVoteDenied { to, term, reason } => {
+                write!(f, "would not vote for {to} in term {term}: {reason}")
+            }
+            Self::VoteDenied { to, term, reason } => {
+                write!(f, "vote denied for {to} in term {term}: {reason}")
+            }
+            Self::VoteReceived { from, term } => write!(f, "got the vote of {from} for term {term}"),
+            Self::VoteRefused { from, term, reason } => {
+                write!(f, "was refused the vote of {from} for term {term}: {reason}")
+            }
+            Self::LeaderKnown { leader, term } => write!(f, "{leader} leads term {term}"),
+            Self::Appended { first, last, term } => {
+                write!(f, "appended entries {first} to {last} of term {term}")
+            }
+            Self::Truncated { from, to } => write!(f, "cut entries {from} to {to}"),
+            Self::AppendRejected { leader, prev, hint } => {
+                write!(f, "refused entries of {leader}: this log does not hold {prev} ({hint})")
+            }
+            Self::AppendAccepted { leader, prev, last } => {
+                write!(f, "holds the log of {leader} from {prev} to {last}")
+            }
+            Self::NextIndex { peer, from, to } => {
+                write!(f, "backtracking next index for {peer} from {from} to {to}")
+            }
+            Self::MatchIndex { peer, from, to } => write!(f, "{peer} holds up to {to} (was {from})"),
+            Self::Durable { last } => write!(f, "synced up to {last}"),
+            Self::Committed { from, to } => write!(f, "committed up to {to} (was {from})"),
+            Self::QuorumLost { term } => {
+                write!(f, "heard from no majority: steps down in term {term}")
+            }
+            Self::TransferBegun { to } => write!(f, "hands leadership over to {to}"),
+            Self::TransferGivenUp { to } => write!(f, "gave up handing leadership over to {to}"),
+            Self::Dropped { from, why } => write!(f, "dropped a message of {from}: {why}"),
+            Self::Amnesia { peer, had, incarnation } => write!(
+                f,
+                "{peer} comes with another disk ({incarnation:?}): it had acknowledged up to {had}"
+            ),
+            Self::ReadmitAppended { node, pos } => write!(f, "appended the readmission of {node} at {pos}"),
+            Self::RejoinAsked { incarnation } => {
+                write!(f, "asks to be readmitted as {incarnation:?}")
+            }
+            Self::Readmitted { pos } => write!(f, "is a voter again, by entry {pos}"),
+            Self::PeerReadmitted { peer } => write!(f, "{peer} is a voter again"),
+            Self::Violation { index } => {
+                write!(f, "a broken rule: the committed entry {index} would be cut")
+            }
+        }
+    }
+}
+
+impl fmt::Display for RoleKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Follower => "follower",
+            Self::PreCandidate => "pre-candidate",
+            Self::Candidate => "candidate",
+            Self::Leader => "leader",
+            Self::Quarantined => "quarantined",
+        })
+    }
+}
+
+impl fmt::Display for DropReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotAMember => "it is no member",
+            Self::OldSender => "it was sent by a disk that is gone",
+            Self::NotForMe => "it is meant for another node, or for a disk that is gone",
+            Self::Malformed => "it contradicts the protocol",
+            Self::Muted => "this node is mute until it is readmitted",
+        })
+    }
+}
+
+impl fmt::Display for DenyReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::OldTerm => f.write_str("the candidate's term is behind"),
+            Self::OldLog { voter_last } => {
+                write!(f, "the candidate's log is not up-to-date, the voter's ends at {voter_last}")
+            }
+            Self::AlreadyVoted { to } => write!(f, "the vote of this term went to {to}"),
+            Self::LeaderAlive { leader } => write!(f, "{leader} leads and was heard from"),
+        }
+    }
+}
+
+impl fmt::Display for ConflictHint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::TooShort { last } => write!(f, "it ends at {last}"),
+            Self::Term { term, first } => write!(f, "it has term {term} there, from {first} on"),
+        }
+    }
+}

@@ -1,0 +1,664 @@
+//! The state, the one entrance (`step`), the term rule, and what is held back until the disk has
+//! it. What each role does is in `follower.rs`, `candidate.rs` and `leader.rs`.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use crate::event::{DropReason, Event};
+use crate::io::{
+    BarrierId, Config, Input, Output, Profile, Recovered, Refusal, RoleKind, Status,
+    TransferError, Write,
+};
+use crate::leader::Leader;
+use crate::membership::quorum;
+use crate::message::{Envelope, Message};
+use crate::term_map::TermMap;
+use crate::types::{
+    EntryKind, EntryMeta, HardState, Incarnation, Index, LogPos, NodeId, NodeSet, Term, Time,
+    WriteId,
+};
+
+/// A Raft core; see the crate's head.
+#[derive(Clone, Debug)]
+pub struct Raft {
+    pub(crate) config: Config,
+    pub(crate) now: Time,
+    pub(crate) hard_state: HardState,
+    pub(crate) log: TermMap,
+    /// The Readmit entries in the log.
+    pub(crate) readmits: BTreeMap<Index, (NodeId, Incarnation)>,
+    pub(crate) commit: Index,
+    pub(crate) applied: Index,
+    pub(crate) durable: Index,
+    pub(crate) role: Role,
+    pub(crate) leader: Option<NodeId>,
+    /// When the leader was last heard from.
+    pub(crate) heard_at: Option<Time>,
+    pub(crate) election_at: Time,
+    attempt: u64,
+    last_write: WriteId,
+    durable_write: WriteId,
+    /// The last write with a hard state: nothing is said before it is durable.
+    hard_state_write: WriteId,
+    /// Writes on their way to the disk, each with the last index that it makes durable.
+    writes: VecDeque<(WriteId, Index)>,
+    /// Messages that wait for a write. Their writes ascend.
+    held: VecDeque<(WriteId, Envelope)>,
+    pub(crate) forwarded: Forwarded,
+    /// A transfer that this node gave away: until it is known who leads.
+    pub(crate) handed_over: Option<(NodeId, Time)>,
+    pub(crate) outputs: VecDeque<Output>,
+}
+
+/// What a node is, with the data that only this role has.
+#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+pub(crate) enum Role {
+    Follower,
+    PreCandidate { granted: NodeSet },
+    /// `granted` holds this node's own vote once that is durable.
+    Candidate { granted: NodeSet },
+    Leader(Box<Leader>),
+    Quarantined(Quarantine),
+}
+
+/// What a node that lost its memory knows about its way back.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub(crate) struct Quarantine {
+    pub(crate) ask_at: Time,
+    /// The commit index as the leader of `term` told it, for entries that this node stored from it.
+    pub(crate) told: (Term, Index),
+    /// The write of the hard state with which the node leaves, and by which entry.
+    pub(crate) leaving: Option<(WriteId, LogPos)>,
+}
+
+/// Read barriers that were passed on to the leader.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Forwarded {
+    pub(crate) next_id: u64,
+    /// On its way: its number, the barriers that it serves, and when it is given up.
+    pub(crate) asked: Option<(u64, Vec<BarrierId>, Time)>,
+    /// Those that came since.
+    pub(crate) waiting: Vec<BarrierId>,
+}
+
+impl Raft {
+    /// A core as it is after a start, with what the log gave back.
+    ///
+    /// # Panics
+    /// If `recovered` contradicts itself.
+    pub fn new(config: Config, recovered: Recovered, now: Time) -> Self {
+        assert!(config.members.contains_key(&config.node), "the node is a member");
+        let log = TermMap::new(recovered.runs, recovered.last);
+        let role = if config.quarantined && !config.rules.trust_wiped {
+            Role::Quarantined(Quarantine { ask_at: now, told: (Term(0), Index::ZERO), leaving: None })
+        } else {
+            Role::Follower
+        };
+        let mut raft = Self {
+            hard_state: recovered.hard_state,
+            durable: log.last().index,
+            log,
+            readmits: recovered.readmits,
+            commit: recovered.commit,
+            applied: recovered.commit,
+            role,
+            leader: None,
+            heard_at: None,
+            election_at: now,
+            attempt: 0,
+            last_write: WriteId(0),
+            durable_write: WriteId(0),
+            hard_state_write: WriteId(0),
+            writes: VecDeque::new(),
+            held: VecDeque::new(),
+            forwarded: Forwarded::default(),
+            handed_over: None,
+            outputs: VecDeque::new(),
+            config,
+            now,
+        };
+        raft.reset_election_timer();
+        crate::invariants::check_state(&raft);
+        raft
+    }
+
+    /// The only way in which the state changes. It cannot fail: what does not fit is dropped, with
+    /// an event that says why. Drain [`Self::poll_output`] afterwards.
+    pub fn step(&mut self, now: Time, input: Input) {
+        self.now = self.now.max(now);
+        match input {
+            Input::Timeout => self.on_timeout(),
+            Input::Receive(envelope) => self.on_receive(envelope),
+            Input::Durable { write } => self.on_durable(write),
+            Input::Propose { proposals } => {
+                if let Role::Leader(_) = self.role {
+                    self.lead_propose(&proposals);
+                } else {
+                    let reason = Refusal::NotLeader { leader: self.leader };
+                    for proposal in proposals {
+                        self.outputs.push_back(Output::Refused { id: proposal.id, reason });
+                    }
+                }
+            }
+            Input::Sent { to, last, bytes } => self.lead_sent(to, last, bytes),
+            Input::ReadBarrier { id } => self.on_read_barrier(id),
+            Input::TransferLeadership { to } => self.on_transfer(to),
+            Input::Campaign => self.campaign(),
+            Input::LinkLost { peer } => self.on_link_lost(peer),
+            Input::Admitted => self.on_admitted(),
+        }
+        crate::invariants::check_state(self);
+    }
+
+    /// The next thing to do, in order.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        self.outputs.pop_front()
+    }
+
+    /// When to step [`Input::Timeout`].
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let own = match &self.role {
+            Role::Leader(leader) => leader.poll_timeout(),
+            Role::Quarantined(quarantine) => quarantine.ask_at,
+            Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => self.election_at,
+        };
+        let asked = self.forwarded.asked.as_ref().map_or(own, |(.., until)| *until);
+        let handed = self.handed_over.map_or(own, |(_, until)| until);
+        Some(own.min(asked).min(handed))
+    }
+
+    // --- what can be seen ---
+
+    /// This node.
+    pub const fn node(&self) -> NodeId {
+        self.config.node
+    }
+
+    /// What it is.
+    pub const fn role(&self) -> RoleKind {
+        match self.role {
+            Role::Follower => RoleKind::Follower,
+            Role::PreCandidate { .. } => RoleKind::PreCandidate,
+            Role::Candidate { .. } => RoleKind::Candidate,
+            Role::Leader(_) => RoleKind::Leader,
+            Role::Quarantined(_) => RoleKind::Quarantined,
+        }
+    }
+
+    /// The leader of this term, if known.
+    pub const fn leader(&self) -> Option<NodeId> {
+        self.leader
+    }
+
+    /// The current term.
+    pub const fn term(&self) -> Term {
+        self.hard_state.term
+    }
+
+    /// The last position of the log.
+    pub fn last(&self) -> LogPos {
+        self.log.last()
+    }
+
+    /// Committed by a quorum, as far as this node knows.
+    pub const fn commit(&self) -> Index {
+        self.commit
+    }
+
+    /// Synced here.
+    pub const fn durable(&self) -> Index {
+        self.durable
+    }
+
+    /// Handed out by [`Output::Commit`].
+    pub const fn applied(&self) -> Index {
+        self.applied
+    }
+
+    /// The term of an entry; `None` behind the end of the log.
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        self.log.term_at(index)
+    }
+
+    /// The incarnation that the log admits for each slot: that of the last Readmit, else that of
+    /// the beginning.
+    pub fn members(&self) -> BTreeMap<NodeId, Incarnation> {
+        let mut members = self.config.members.clone();
+        for (node, incarnation) in self.readmits.values() {
+            members.insert(*node, *incarnation);
+        }
+        members
+    }
+
+    /// Plain data for people and tools.
+    pub fn status(&self) -> Status {
+        let leading = match &self.role {
+            Role::Leader(leader) => Some(leader),
+            Role::Follower
+            | Role::PreCandidate { .. }
+            | Role::Candidate { .. }
+            | Role::Quarantined(_) => None,
+        };
+        Status {
+            node: self.config.node,
+            role: self.role(),
+            hard_state: self.hard_state,
+            leader: self.leader,
+            last: self.log.last(),
+            durable: self.durable,
+            commit: self.commit,
+            applied: self.applied,
+            committed_own_term: self.committed_own_term(),
+            peers: leading.map_or(Vec::new(), |leader| {
+                let status = |(node, progress): (&NodeId, &crate::progress::Progress)| {
+                    progress.status(*node, self.is_active(progress.active_at))
+                };
+                leader.peers.iter().map(status).collect()
+            }),
+            members: self.members(),
+            transferring_to: leading.and_then(|leader| leader.transfer.map(|transfer| transfer.to)),
+        }
+    }
+
+    pub(crate) fn is_active(&self, at: Option<Time>) -> bool {
+        at.is_some_and(|at| self.now.since(at) <= self.config.election_timeout_max)
+    }
+
+    pub(crate) fn committed_own_term(&self) -> bool {
+        self.log.term_at(self.commit) == Some(self.hard_state.term)
+    }
+
+    pub(crate) fn is_modern(&self) -> bool {
+        self.config.profile == Profile::Modern
+    }
+
+    pub(crate) fn peers(&self) -> Vec<NodeId> {
+        self.config.members.keys().copied().filter(|node| *node != self.config.node).collect()
+    }
+
+    pub(crate) fn quorum(&self) -> usize {
+        quorum(self.config.members.len())
+    }
+
+    pub(crate) fn event(&mut self, event: Event) {
+        self.outputs.push_back(Output::Event(event));
+    }
+
+    // --- incarnations ---
+
+    pub(crate) fn admitted(&self, node: NodeId) -> Option<Incarnation> {
+        let by_log = self.readmits.values().rev().find(|(slot, _)| *slot == node);
+        by_log.map(|(_, incarnation)| *incarnation).or_else(|| self.config.members.get(&node).copied())
+    }
+
+    /// Whether the log knows that this incarnation was replaced by a later one.
+    fn is_superseded(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        let base = self.config.members.get(&node).copied();
+        let by_log = self.readmits.values().filter(|(slot, _)| *slot == node).map(|(_, inc)| *inc);
+        let history: Vec<Incarnation> = base.into_iter().chain(by_log).collect();
+        history.split_last().is_some_and(|(now, before)| incarnation != *now && before.contains(&incarnation))
+    }
+
+    // --- receiving ---
+
+    /// The term rule, once for all roles (Figure 2, "Rules for Servers"), after what keeps a
+    /// message from being heard at all.
+    fn on_receive(&mut self, envelope: Envelope) {
+        let from = envelope.from;
+        if let Some(why) = self.unheard(&envelope) {
+            self.event(Event::Dropped { from, why });
+            return;
+        }
+        let term = envelope.term;
+        if term > self.hard_state.term && self.adopts_term(&envelope) {
+            self.become_follower(term, None);
+        }
+        if term < self.hard_state.term {
+            self.answer_old_term(&envelope);
+            return;
+        }
+        match envelope.message {
+            Message::PreVote { last } => self.on_pre_vote(from, term, last),
+            Message::PreVoteReply { denied } => self.on_pre_vote_reply(from, term, denied),
+            Message::Vote { last, transfer } => self.on_vote(from, term, last, transfer),
+            Message::VoteReply { denied } => self.on_vote_reply(from, denied),
+            Message::Append { prev, entries, commit, round } => {
+                self.on_append(from, prev, &entries, commit, round);
+            }
+            Message::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
+            Message::AppendReply { .. }
+            | Message::HeartbeatReply { .. }
+            | Message::LearnerReply { .. }
+            | Message::Rejoin => self.lead_receive(from, envelope.from_incarnation, &envelope.message),
+            Message::TimeoutNow => self.on_timeout_now(),
+            Message::ReadIndex { id } => self.on_read_index(from, id),
+            Message::ReadIndexReply { id, index } => self.on_read_index_reply(id, index),
+        }
+    }
+
+    fn unheard(&self, envelope: &Envelope) -> Option<DropReason> {
+        let is_peer = envelope.from != self.config.node
+            && self.config.members.contains_key(&envelope.from);
+        if !is_peer {
+            return Some(DropReason::NotAMember);
+        }
+        let other_disk = envelope.to_incarnation.is_some_and(|to| to != self.config.incarnation);
+        if envelope.to != self.config.node || other_disk {
+            return Some(DropReason::NotForMe);
+        }
+        if self.is_superseded(envelope.from, envelope.from_incarnation) {
+            return Some(DropReason::OldSender);
+        }
+        let speaks = matches!(
+            envelope.message,
+            Message::Append { .. } | Message::Heartbeat { .. } | Message::ReadIndexReply { .. }
+        );
+        (matches!(self.role, Role::Quarantined(_)) && !speaks).then_some(DropReason::Muted)
+    }
+
+    /// Whether a higher term in this message is this node's from now on.
+    fn adopts_term(&self, envelope: &Envelope) -> bool {
+        match &envelope.message {
+            // A question that changes nothing, and the answer to it.
+            Message::PreVote { .. } | Message::PreVoteReply { denied: None } => false,
+            // Leader stickiness: who hears a leader does not help to unseat it.
+            Message::Vote { transfer, .. } => *transfer || self.alive_leader().is_none(),
+            // A quarantined node has no say, not even about terms.
+            Message::LearnerReply { .. } | Message::Rejoin => false,
+            Message::PreVoteReply { denied: Some(_) }
+            | Message::VoteReply { .. }
+            | Message::Append { .. }
+            | Message::AppendReply { .. }
+            | Message::Heartbeat { .. }
+            | Message::HeartbeatReply { .. }
+            | Message::TimeoutNow
+            | Message::ReadIndex { .. }
+            | Message::ReadIndexReply { .. } => true,
+        }
+    }
+
+    /// The leader that this node hears, itself included (modern profile).
+    pub(crate) fn alive_leader(&self) -> Option<NodeId> {
+        if !self.is_modern() || self.config.rules.no_check_quorum {
+            return None;
+        }
+        if let Role::Leader(_) = self.role {
+            return Some(self.config.node);
+        }
+        let heard = self.heard_at?;
+        if self.now.since(heard) < self.config.election_timeout_min { self.leader } else { None }
+    }
+
+    // --- sending ---
+
+    /// Sends a message when all that it depends on is durable: the hard state always, and `after`.
+    pub(crate) fn send_after(&mut self, after: WriteId, to: NodeId, term: Term, message: Message) {
+        let envelope = self.envelope(to, term, message);
+        let after = after.max(self.hard_state_write);
+        if after <= self.durable_write || self.config.rules.speak_before_durable {
+            self.outputs.push_back(Output::Send(envelope));
+        } else {
+            let after = self.held.back().map_or(after, |(last, _)| after.max(*last));
+            self.held.push_back((after, envelope));
+        }
+    }
+
+    pub(crate) fn send(&mut self, to: NodeId, message: Message) {
+        self.send_after(WriteId(0), to, self.hard_state.term, message);
+    }
+
+    pub(crate) fn envelope(&self, to: NodeId, term: Term, message: Message) -> Envelope {
+        let to_incarnation = match &self.role {
+            Role::Leader(leader) => leader.peers.get(&to).map(|peer| peer.incarnation),
+            // Who is behind may not know who was readmitted: it names nobody.
+            Role::Follower
+            | Role::PreCandidate { .. }
+            | Role::Candidate { .. }
+            | Role::Quarantined(_) => None,
+        };
+        Envelope {
+            from: self.config.node,
+            from_incarnation: self.config.incarnation,
+            to,
+            to_incarnation,
+            term,
+            message,
+        }
+    }
+
+    // --- the disk ---
+
+    pub(crate) fn write(
+        &mut self,
+        hard_state: Option<HardState>,
+        truncate_from: Option<Index>,
+        first: Index,
+        entries: Vec<EntryMeta>,
+    ) -> WriteId {
+        self.last_write.0 += 1;
+        let id = self.last_write;
+        if hard_state.is_some() {
+            self.hard_state_write = id;
+        }
+        self.writes.push_back((id, self.log.last().index));
+        self.outputs.push_back(Output::Write(Write { id, hard_state, truncate_from, first, entries }));
+        id
+    }
+
+    /// Stores term and vote; nothing is said before they are durable.
+    pub(crate) fn set_hard_state(&mut self, term: Term, vote: Option<NodeId>) -> WriteId {
+        assert!(term >= self.hard_state.term, "terms do not go back");
+        let next = HardState { term, vote };
+        if next == self.hard_state {
+            return self.hard_state_write;
+        }
+        assert!(
+            term > self.hard_state.term || self.hard_state.vote.is_none() || self.hard_state.vote == vote,
+            "one vote per term: {:?} then {vote:?} in {term}",
+            self.hard_state.vote
+        );
+        if term > self.hard_state.term {
+            self.event(Event::TermChanged { from: self.hard_state.term, to: term });
+        }
+        self.hard_state = next;
+        self.write(Some(next), None, self.log.last().index.next(), Vec::new())
+    }
+
+    /// Appends entries, after cutting the log from `truncate_from` on.
+    pub(crate) fn append(&mut self, truncate_from: Option<Index>, entries: Vec<EntryMeta>) -> WriteId {
+        if let Some(from) = truncate_from {
+            let to = self.log.last().index;
+            self.log.truncate(from);
+            self.readmits.split_off(&from);
+            // What was on its way to the disk behind the cut is not what stands there now.
+            self.durable = self.durable.min(from.prev());
+            for (_, last) in &mut self.writes {
+                *last = (*last).min(from.prev());
+            }
+            self.event(Event::Truncated { from, to });
+        }
+        let first = self.log.last().index.next();
+        for meta in &entries {
+            self.log.push(meta.term);
+            if let EntryKind::Readmit { node, incarnation } = meta.kind {
+                self.readmits.insert(self.log.last().index, (node, incarnation));
+            }
+        }
+        if let Some(last) = entries.last() {
+            self.event(Event::Appended { first, last: self.log.last().index, term: last.term });
+        }
+        self.write(None, truncate_from, first, entries)
+    }
+
+    /// The write after which everything up to `index` is durable; none if it is already.
+    pub(crate) fn write_of(&self, index: Index) -> WriteId {
+        if index <= self.durable {
+            return WriteId(0);
+        }
+        let covering = self.writes.iter().find(|(_, last)| *last >= index);
+        covering.map_or(self.last_write, |(id, _)| *id)
+    }
+
+    fn on_durable(&mut self, write: WriteId) {
+        assert!(write <= self.last_write, "{write:?} was asked for");
+        self.durable_write = self.durable_write.max(write);
+        let before = self.durable;
+        while let Some((id, last)) = self.writes.front().copied()
+            && id <= write
+        {
+            self.writes.pop_front();
+            self.durable = self.durable.max(last);
+        }
+        if self.durable > before {
+            self.event(Event::Durable { last: self.durable });
+        }
+        while let Some((after, _)) = self.held.front()
+            && *after <= self.durable_write
+        {
+            let (_, envelope) = self.held.pop_front().expect("looked at above");
+            self.outputs.push_back(Output::Send(envelope));
+        }
+        match self.role {
+            Role::Candidate { .. } => self.count_own_vote(),
+            Role::Leader(_) => self.lead_durable(),
+            Role::Quarantined(_) => self.maybe_leave(),
+            Role::Follower | Role::PreCandidate { .. } => {}
+        }
+        self.hand_out_commit();
+    }
+
+    pub(crate) fn is_hard_state_durable(&self) -> bool {
+        self.hard_state_write <= self.durable_write
+    }
+
+    pub(crate) fn is_durable(&self, write: WriteId) -> bool {
+        write <= self.durable_write
+    }
+
+    // --- commit ---
+
+    pub(crate) fn advance_commit(&mut self, to: Index) {
+        assert!(to <= self.log.last().index, "what is committed is in the log");
+        if to > self.commit {
+            self.event(Event::Committed { from: self.commit, to });
+            self.commit = to;
+        }
+        self.hand_out_commit();
+    }
+
+    /// Committed by a quorum *and* durable here: only that is applied.
+    pub(crate) fn hand_out_commit(&mut self) {
+        let last = self.commit.min(self.durable);
+        if last > self.applied {
+            self.applied = last;
+            self.outputs.push_back(Output::Commit { last });
+        }
+    }
+
+    // --- roles ---
+
+    /// Follows `leader` in `term`, or waits for one. A quarantined node stays what it is.
+    pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
+        let was = self.role();
+        if term > self.hard_state.term {
+            self.set_hard_state(term, None);
+            self.heard_at = None;
+        }
+        if let Role::Quarantined(quarantine) = &mut self.role {
+            quarantine.leaving = quarantine.leaving.filter(|_| self.leader == leader);
+        } else {
+            if let Role::Leader(_) = self.role {
+                self.stop_leading();
+            }
+            self.role = Role::Follower;
+        }
+        if self.leader != leader {
+            self.leader = leader;
+            self.fail_forwarded();
+            if let Some(leader) = leader {
+                self.event(Event::LeaderKnown { leader, term });
+            }
+        }
+        if was != self.role() {
+            self.event(Event::Role { role: self.role(), term });
+            self.reset_election_timer();
+        }
+        self.note_handed_over();
+    }
+
+    pub(crate) fn set_role(&mut self, role: Role) {
+        self.role = role;
+        let term = self.hard_state.term;
+        self.event(Event::Role { role: self.role(), term });
+    }
+
+    /// Draws the next election timeout: a pure function of (seed, node, attempt).
+    pub(crate) fn reset_election_timer(&mut self) {
+        self.attempt += 1;
+        let (min, max) = (self.config.election_timeout_min, self.config.election_timeout_max);
+        let spread = u64::try_from(max.saturating_sub(min).as_micros()).unwrap_or(u64::MAX);
+        let node = u64::from(self.config.node.slot());
+        let draw = mix(self.config.seed ^ mix(node << 48 ^ self.attempt));
+        let extra = Duration::from_micros(draw % spread.saturating_add(1).max(1));
+        self.election_at = self.now.after(min + extra);
+    }
+
+    fn on_timeout(&mut self) {
+        if self.forwarded.asked.as_ref().is_some_and(|(.., until)| *until <= self.now) {
+            self.fail_forwarded();
+        }
+        if let Some((to, _)) = self.handed_over.filter(|(_, until)| *until <= self.now) {
+            self.handed_over = None;
+            self.event(Event::TransferGivenUp { to });
+            self.outputs.push_back(Output::TransferEnded { result: Err(TransferError::TimedOut) });
+        }
+        match &self.role {
+            Role::Leader(_) => self.lead_timeout(),
+            Role::Quarantined(quarantine) => {
+                if quarantine.ask_at <= self.now {
+                    self.ask_to_rejoin();
+                }
+            }
+            Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
+                if self.election_at <= self.now {
+                    self.event(Event::ElectionTimeout { term: self.hard_state.term });
+                    self.campaign();
+                }
+            }
+        }
+    }
+
+    fn on_link_lost(&mut self, peer: NodeId) {
+        if self.leader == Some(peer) {
+            self.fail_forwarded();
+        }
+        self.lead_link_lost(peer);
+    }
+
+    /// Whoever waits for the leader's answer to a read barrier gets none.
+    pub(crate) fn fail_forwarded(&mut self) {
+        let asked = self.forwarded.asked.take().map_or(Vec::new(), |(_, ids, _)| ids);
+        let waiting = std::mem::take(&mut self.forwarded.waiting);
+        for id in asked.into_iter().chain(waiting) {
+            self.outputs.push_back(Output::BarrierFailed { id });
+        }
+    }
+
+    /// A transfer that this node gave away is done when somebody else leads.
+    pub(crate) fn note_handed_over(&mut self) {
+        if self.handed_over.is_some()
+            && let Some(leader) = self.leader.filter(|leader| *leader != self.config.node)
+        {
+            self.handed_over = None;
+            self.outputs.push_back(Output::TransferEnded { result: Ok(leader) });
+        }
+    }
+}
+
+/// A good mixing of 64 bits (the finaliser of `SplitMix64`).
+const fn mix(x: u64) -> u64 {
+    let x = x.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let x = (x ^ (x >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ (x >> 31)
+}
