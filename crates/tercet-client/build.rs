@@ -7,6 +7,11 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("tercet.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".tercet.v1")
+        .type_attribute(".tercet.v1.StatusResponse", "#[derive(serde::Serialize)]")
+        .type_attribute(".tercet.v1.PeerStatus", "#[derive(serde::Serialize)]")
+        .type_attribute(".tercet.v1.SubmitResponse", "#[derive(serde::Serialize)]")
+        .type_attribute(".tercet.v1.TailResponse", "#[derive(serde::Serialize)]")
+        .type_attribute(".tercet.v1.ExplainResponse", "#[derive(serde::Serialize)]")
         .compile_fds(descriptors)?;
     Ok(())
 }

@@ -115,10 +115,6 @@ impl Forming {
         }
     }
 
-    pub(crate) const fn identity(&self) -> &Identity {
-        &self.identity
-    }
-
     pub(crate) const fn poll_timeout(&self) -> Time {
         self.ask_at
     }

@@ -528,6 +528,7 @@ impl Driver<'_> {
         }
         if let Some(raft) = self.replica.raft() {
             self.desk.metrics.note_log(
+                next.term,
                 raft.last().index.0,
                 raft.durable().0,
                 raft.commit().0,

@@ -1,5 +1,182 @@
-//! The node's metrics, in a registry of its own.
+//! The node's metrics, in a registry of its own: several nodes in one process do not mix.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+use tercet_client::ApiError;
+
+use crate::node::Submitted;
+
+/// How many of the latest syncs the 99th percentile is taken of.
+const SYNCS_KEPT: usize = 1024;
+
+/// The label of [`Metrics::submits`].
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+pub struct ResultLabel {
+    /// `ok`, or the reason of the error.
+    result: String,
+}
 
 /// All metrics of one node.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    submits: Family<ResultLabel, Counter>,
+    records: Counter,
+    /// Seconds from a write's begin to its sync's end.
+    sync: Histogram,
+    /// Seconds from a submit's arrival at this node to its answer.
+    submit_seconds: Histogram,
+    term: Gauge<i64, AtomicI64>,
+    is_leader: Gauge<i64, AtomicI64>,
+    role_changes: Counter,
+    last_index: Gauge<u64, AtomicU64>,
+    durable_index: Gauge<u64, AtomicU64>,
+    commit_index: Gauge<u64, AtomicU64>,
+    next_seq: Gauge<u64, AtomicU64>,
+    connections: Gauge<i64, AtomicI64>,
+    inflight_bytes: Gauge<u64, AtomicU64>,
+    latest_syncs: Mutex<Ring>,
+}
+
+/// The latest syncs, in microseconds.
 #[derive(Debug, Default)]
-pub struct Metrics {}
+struct Ring {
+    values: Vec<u32>,
+    next: usize,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::with_prefix("tercet");
+        let seconds = || Histogram::new(exponential_buckets(0.000_02, 2.0, 18));
+        let metrics = Self {
+            submits: Family::default(),
+            records: Counter::default(),
+            sync: seconds(),
+            submit_seconds: seconds(),
+            term: Gauge::default(),
+            is_leader: Gauge::default(),
+            role_changes: Counter::default(),
+            last_index: Gauge::default(),
+            durable_index: Gauge::default(),
+            commit_index: Gauge::default(),
+            next_seq: Gauge::default(),
+            connections: Gauge::default(),
+            inflight_bytes: Gauge::default(),
+            latest_syncs: Mutex::new(Ring::default()),
+            registry: Registry::default(),
+        };
+        registry.register("submits", "Submits that this node answered as leader, by result", metrics.submits.clone());
+        registry.register("records", "Records that this node committed as leader", metrics.records.clone());
+        registry.register_with_unit("sync", "One write to the log with its sync", Unit::Seconds, metrics.sync.clone());
+        registry.register_with_unit("submit", "A submit from its arrival at this node to its answer", Unit::Seconds, metrics.submit_seconds.clone());
+        registry.register("term", "The current term", metrics.term.clone());
+        registry.register("leader", "1 while this node leads", metrics.is_leader.clone());
+        registry.register("role_changes", "How often the role changed", metrics.role_changes.clone());
+        registry.register("last_index", "The last index of the log", metrics.last_index.clone());
+        registry.register("durable_index", "Synced here up to this index", metrics.durable_index.clone());
+        registry.register("commit_index", "Committed up to this index", metrics.commit_index.clone());
+        registry.register("next_seq", "The sequence number of the next record", metrics.next_seq.clone());
+        registry.register("client_connections", "Client connections that are open", metrics.connections.clone());
+        registry.register_with_unit("inflight", "Bytes of submits under way", Unit::Bytes, metrics.inflight_bytes.clone());
+        Self { registry, ..metrics }
+    }
+}
+
+impl Metrics {
+    /// The metrics in Prometheus' text format.
+    pub fn encode(&self) -> String {
+        let mut out = String::new();
+        prometheus_client::encoding::text::encode(&mut out, &self.registry)
+            .expect("a string takes everything");
+        out
+    }
+
+    pub(crate) fn observe_flush(&self, took: Duration) {
+        self.sync.observe(took.as_secs_f64());
+        let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
+        let mut ring = self.latest_syncs.lock().expect("nobody panics while holding it");
+        if ring.values.len() < SYNCS_KEPT {
+            ring.values.push(micros);
+        } else {
+            let at = ring.next;
+            ring.values[at] = micros;
+            ring.next = (at + 1) % SYNCS_KEPT;
+        }
+    }
+
+    /// The 99th percentile of the latest syncs, in microseconds; 0 if there was none.
+    pub fn sync_p99_us(&self) -> u64 {
+        let mut values = self.latest_syncs.lock().expect("nobody panics while holding it").values.clone();
+        if values.is_empty() {
+            return 0;
+        }
+        let at = (values.len() - 1) * 99 / 100;
+        u64::from(*values.select_nth_unstable(at).1)
+    }
+
+    pub(crate) fn count_submit(&self, result: &Result<Submitted, ApiError>) {
+        let label = match result {
+            Ok(done) => {
+                if !done.duplicate {
+                    self.records.inc_by(done.last_seq + 1 - done.first_seq);
+                }
+                "ok"
+            }
+            Err(error) => error.reason.as_str(),
+        };
+        self.submits.get_or_create(&ResultLabel { result: label.to_owned() }).inc();
+    }
+
+    pub(crate) fn observe_submit(&self, took: Duration) {
+        self.submit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn note_role(&self, role: &str, term: u64) {
+        self.role_changes.inc();
+        self.is_leader.set(i64::from(role == "leader"));
+        self.term.set(i64::try_from(term).unwrap_or(i64::MAX));
+    }
+
+    pub(crate) fn note_log(&self, term: u64, last: u64, durable: u64, commit: u64, next_seq: u64) {
+        self.term.set(i64::try_from(term).unwrap_or(i64::MAX));
+        self.last_index.set(last);
+        self.durable_index.set(durable);
+        self.commit_index.set(commit);
+        self.next_seq.set(next_seq);
+    }
+
+    pub(crate) fn note_connections(&self, change: i64) {
+        self.connections.inc_by(change);
+    }
+
+    pub(crate) fn note_inflight(&self, bytes: u64) {
+        self.inflight_bytes.set(bytes);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_hundredth_shows() {
+        let metrics = Metrics::default();
+        assert_eq!(metrics.sync_p99_us(), 0);
+        for micros in 1..=2000 {
+            metrics.observe_flush(Duration::from_micros(micros));
+        }
+        let p99 = metrics.sync_p99_us();
+        assert!((1985..=1995).contains(&p99), "of 977 to 2000: {p99}");
+        let text = metrics.encode();
+        assert!(text.contains("tercet_sync_seconds_count 2000"), "{text}");
+    }
+}

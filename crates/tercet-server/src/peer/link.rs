@@ -165,7 +165,8 @@ impl OutState {
 #[derive(Debug)]
 pub(crate) struct Links {
     outgoing: BTreeMap<(NodeId, Channel), Rc<Outgoing>>,
-    tasks: JoinSet<()>,
+    /// Aborted when the links are dropped.
+    _tasks: JoinSet<()>,
 }
 
 /// Where what arrives goes.
@@ -203,7 +204,7 @@ impl Links {
         }
         tasks.spawn_local(accept(listener, Rc::clone(local), inbox));
         let mailbox = Mailbox { control: control_rx, bulk: bulk_rx, events: events_rx };
-        (Self { outgoing, tasks }, mailbox)
+        (Self { outgoing, _tasks: tasks }, mailbox)
     }
 
     /// Sends a replica's message; `false` if it is lost.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message as _;
 use tercet_raft::{
-    AppendOutcome, ConflictHint, DenyReason, EntryKind, EntryMeta, Envelope, Incarnation, Index,
+    AppendOutcome, ConflictHint, DenyReason, EntryMeta, Envelope, Incarnation, Index,
     LogPos, Message, NodeId, Term,
 };
 use tercet_replica::{FormMessage, PeerMessage, Standing};
@@ -395,6 +395,8 @@ pub(crate) fn decode(frame: Frame) -> Result<PeerMessage, WireError> {
 
 #[cfg(test)]
 mod tests {
+    use tercet_raft::EntryKind;
+
     use super::*;
 
     fn node(slot: u8) -> NodeId {

@@ -1,0 +1,286 @@
+//! The services `tercet.v1.Log` and `tercet.v1.Cluster`.
+
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use futures_util::StreamExt as _;
+use tercet_client::{ApiError, Reason, explain, to_status, v1};
+use tokio::sync::mpsc;
+use tokio_stream::Stream;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::Context;
+use super::intake::request_id;
+use crate::node::{NodeHandle, Record, Submit, Submitted};
+
+/// How many requests of one stream may be under way.
+const STREAM_WINDOW: usize = 1024;
+/// How many bytes of values go into one message of a read, unless the client says less.
+const READ_BYTES: u64 = 256 << 10;
+/// How long a follower of the log may be silent before it is looked whether the node still serves.
+const FOLLOW_CHECK: Duration = Duration::from_secs(30);
+
+type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// The time that the caller gives, as gRPC carries it.
+fn timeout_of<T>(request: &Request<T>) -> Option<Duration> {
+    let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let number: u64 = number.parse().ok()?;
+    Some(match unit {
+        "H" => Duration::from_secs(number.saturating_mul(3600)),
+        "M" => Duration::from_secs(number.saturating_mul(60)),
+        "S" => Duration::from_secs(number),
+        "m" => Duration::from_millis(number),
+        "u" => Duration::from_micros(number),
+        "n" => Duration::from_nanos(number),
+        _ => return None,
+    })
+}
+
+fn submit_of(request: v1::SubmitRequest, deadline: Instant) -> Result<Submit, ApiError> {
+    Ok(Submit {
+        request_id: request_id(&request.request_id)?,
+        wait_all: request.wait() == v1::Wait::All,
+        records: request.records,
+        expect_next: request.expect_next,
+        never_forward: request.never_forward,
+        deadline,
+    })
+}
+
+pub(super) fn response_of(done: Submitted) -> v1::SubmitResponse {
+    v1::SubmitResponse {
+        first_seq: done.first_seq,
+        last_seq: done.last_seq,
+        term: done.term,
+        index: done.index,
+        duplicate: done.duplicate,
+        durable_on: done.durable_on,
+    }
+}
+
+#[allow(clippy::needless_pass_by_value, reason = "as map_err wants it")]
+fn status(error: ApiError) -> Status {
+    to_status(&error)
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct LogService {
+    context: Context,
+}
+
+impl LogService {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::log_server::Log for LogService {
+    async fn submit(
+        &self,
+        request: Request<v1::SubmitRequest>,
+    ) -> Result<Response<v1::SubmitResponse>, Status> {
+        let Context { node, intake } = &self.context;
+        let deadline = intake.deadline(timeout_of(&request));
+        let submit = submit_of(request.into_inner(), deadline).map_err(status)?;
+        let done = intake.submit(node, submit).await.map_err(status)?;
+        Ok(Response::new(response_of(done)))
+    }
+
+    type SubmitStreamStream = BoxStream<v1::SubmitResponse>;
+
+    async fn submit_stream(
+        &self,
+        request: Request<Streaming<v1::SubmitRequest>>,
+    ) -> Result<Response<Self::SubmitStreamStream>, Status> {
+        let context = self.context.clone();
+        let timeout = timeout_of(&request);
+        // Many are under way; the answers come in the order of the requests.
+        let answers = request.into_inner().map(move |request| {
+            let context = context.clone();
+            async move {
+                let deadline = context.intake.deadline(timeout);
+                let submit = submit_of(request?, deadline).map_err(status)?;
+                let done = context.intake.submit(&context.node, submit).await.map_err(status)?;
+                Ok(response_of(done))
+            }
+        });
+        let mut answers = Box::pin(answers.buffered(STREAM_WINDOW));
+        let (to_client, from_here) = mpsc::channel(STREAM_WINDOW);
+        tokio::spawn(async move {
+            while let Some(answer) = answers.next().await {
+                let is_last = answer.is_err();
+                // The first error ends the stream, and so does a client that went away.
+                if to_client.send(answer).await.is_err() || is_last {
+                    break;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(from_here))))
+    }
+
+    type ReadStream = BoxStream<v1::ReadResponse>;
+
+    async fn read(
+        &self,
+        request: Request<v1::ReadRequest>,
+    ) -> Result<Response<Self::ReadStream>, Status> {
+        let Context { node, intake } = &self.context;
+        let deadline = intake.deadline(timeout_of(&request));
+        let request = request.into_inner();
+        if request.consistency() == v1::Consistency::Linearizable {
+            node.read_barrier(deadline).await.map_err(status)?;
+        }
+        let next_seq = node.progress().borrow().next_seq;
+        let from = request.from_seq.max(1);
+        if from > next_seq && !request.follow {
+            let mut error =
+                ApiError::new(Reason::Future, format!("the next sequence number is {next_seq}"));
+            error.next_seq = Some(next_seq);
+            return Err(status(error));
+        }
+        let (to_client, from_here) = mpsc::channel(4);
+        tokio::spawn(send_records(node.clone(), request, to_client));
+        Ok(Response::new(Box::pin(ReceiverStream::new(from_here))))
+    }
+
+    async fn tail(
+        &self,
+        request: Request<v1::TailRequest>,
+    ) -> Result<Response<v1::TailResponse>, Status> {
+        let Context { node, intake } = &self.context;
+        let deadline = intake.deadline(timeout_of(&request));
+        if request.into_inner().consistency() == v1::Consistency::Linearizable {
+            node.read_barrier(deadline).await.map_err(status)?;
+        }
+        let progress = *node.progress().borrow();
+        Ok(Response::new(v1::TailResponse {
+            first_seq: progress.first_seq,
+            next_seq: progress.next_seq,
+            term: progress.term,
+        }))
+    }
+}
+
+/// Sends records until the limit, the end of the log, or, when following, the end of the client.
+async fn send_records(
+    node: NodeHandle,
+    request: v1::ReadRequest,
+    to_client: mpsc::Sender<Result<v1::ReadResponse, Status>>,
+) {
+    let mut from = request.from_seq.max(1);
+    let mut left = if request.limit == 0 { u64::MAX } else { request.limit };
+    let bytes_max = if request.max_bytes == 0 { READ_BYTES } else { request.max_bytes.min(READ_BYTES) };
+    let mut progress = node.progress();
+    // What a read that does not follow ends at: what was there when it began.
+    let end = progress.borrow_and_update().next_seq;
+    loop {
+        let count = if request.follow { left } else { left.min(end.saturating_sub(from)) };
+        let records = match node.read(from, count.min(10_000), bytes_max).await {
+            Ok(records) => records,
+            Err(error) => {
+                let _ = to_client.send(Err(status(error))).await;
+                return;
+            }
+        };
+        let next_seq = progress.borrow_and_update().next_seq;
+        let got = records.len() as u64;
+        left -= got;
+        from += got;
+        let is_empty = records.is_empty();
+        if !is_empty || !request.follow {
+            let record = |Record { seq, value }| v1::Record { seq, value };
+            let response = v1::ReadResponse { records: records.into_iter().map(record).collect(), next_seq };
+            if to_client.send(Ok(response)).await.is_err() {
+                return;
+            }
+        }
+        let is_done = left == 0 || (!request.follow && (is_empty || from >= end));
+        if is_done || progress.borrow().stopping {
+            return;
+        }
+        while request.follow && progress.borrow_and_update().next_seq <= from {
+            tokio::select! {
+                changed = progress.changed() => {
+                    if changed.is_err() || progress.borrow().stopping {
+                        return;
+                    }
+                }
+                () = to_client.closed() => return,
+                () = tokio::time::sleep(FOLLOW_CHECK) => {}
+            }
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct ClusterService {
+    context: Context,
+}
+
+impl ClusterService {
+    pub(super) fn new(context: Context) -> Self {
+        Self { context }
+    }
+}
+
+#[tonic::async_trait]
+impl v1::cluster_server::Cluster for ClusterService {
+    async fn status(
+        &self,
+        _request: Request<v1::StatusRequest>,
+    ) -> Result<Response<v1::StatusResponse>, Status> {
+        self.context.node.status().await.map(Response::new).map_err(status)
+    }
+
+    async fn explain(
+        &self,
+        _request: Request<v1::ExplainRequest>,
+    ) -> Result<Response<v1::ExplainResponse>, Status> {
+        explained(&self.context.node).await.map(Response::new).map_err(status)
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        let to = match request.into_inner().to {
+            0 => None,
+            slot => Some(u8::try_from(slot).map_err(|_| {
+                status(ApiError::new(Reason::Invalid, format!("there is no node {slot}")))
+            })?),
+        };
+        let leader = self.context.node.transfer(to).await.map_err(status)?;
+        Ok(Response::new(v1::TransferLeadershipResponse { leader: u32::from(leader) }))
+    }
+}
+
+/// This node's view of the cluster in words.
+pub(super) async fn explained(node: &NodeHandle) -> Result<v1::ExplainResponse, ApiError> {
+    let report = node.status().await?;
+    Ok(explain::explain(&[(format!("n{}", node.id()), Ok(report))]))
+}
+
+/// Keeps `grpc.health.v1.Health` true: serving means a member, with a leader.
+pub(super) async fn report_health(reporter: tonic_health::server::HealthReporter, node: NodeHandle) {
+    let mut progress = node.progress();
+    loop {
+        let state = *progress.borrow_and_update();
+        let serving = if state.serving && state.leader.is_some() && !state.stopping {
+            tonic_health::ServingStatus::Serving
+        } else {
+            tonic_health::ServingStatus::NotServing
+        };
+        reporter.set_service_status("", serving).await;
+        reporter.set_service_status("tercet.v1.Log", serving).await;
+        let unchanged = |now: &crate::node::Progress| {
+            (now.serving, now.leader, now.stopping) == (state.serving, state.leader, state.stopping)
+        };
+        if progress.wait_for(|now| !unchanged(now)).await.is_err() {
+            return;
+        }
+    }
+}
