@@ -154,20 +154,17 @@ impl Identity {
             }
             filled += n;
         }
-        let copies = [&bytes[..COPY_BYTES], &bytes[COPY_BYTES..]].map(decode_copy);
-        let mut best: Option<(Self, u64)> = None;
-        for copy in copies {
-            match copy {
-                Ok(Some((identity, count))) => {
-                    if best.as_ref().is_none_or(|(_, other)| *other < count) {
-                        best = Some((identity, count));
-                    }
-                }
-                Ok(None) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        best.map(Some).ok_or(IdentityError::Damaged)
+        newest(&bytes)?.map(Some).ok_or(IdentityError::Damaged)
+    }
+
+    /// Reads the identity in a directory without taking it, for `tercet inspect`.
+    ///
+    /// # Errors
+    /// A file that is not there, cannot be read, is newer, or is damaged in both copies.
+    pub fn load_from(dir: &std::path::Path) -> Result<Self, IdentityError> {
+        let mut bytes = std::fs::read(dir.join(FILE))?;
+        bytes.resize(2 * COPY_BYTES, 0);
+        newest(&bytes)?.map(|(identity, _)| identity).ok_or(IdentityError::Damaged)
     }
 
     /// Stores the identity durably; `count` is greater than that of any earlier one.
@@ -203,6 +200,13 @@ impl Identity {
         }
         Ok(())
     }
+}
+
+/// The newer of the two copies, of those that are whole.
+fn newest(bytes: &[u8]) -> Result<Option<(Identity, u64)>, IdentityError> {
+    let first = decode_copy(&bytes[..COPY_BYTES])?;
+    let second = decode_copy(&bytes[COPY_BYTES..])?;
+    Ok(first.into_iter().chain(second).max_by_key(|(_, count)| *count))
 }
 
 fn decode_copy(copy: &[u8]) -> Result<Option<(Identity, u64)>, IdentityError> {

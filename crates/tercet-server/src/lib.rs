@@ -10,6 +10,7 @@ mod peer;
 mod run;
 mod submit;
 
+pub use api::request_id_of_key;
 pub use config::{Limits, ServerConfig, Timing};
 pub use node::NodeHandle;
 pub use run::{Listening, ServeError, run};

@@ -1,1 +1,26 @@
-fn main() {}
+//! Tercet: a replicated log that you can trust, and watch. One binary for all of it.
+
+mod args;
+mod commands;
+mod config;
+mod dev;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::output::Failure;
+
+fn main() -> ExitCode {
+    let args = args::Args::parse();
+    match commands::run(args) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            let code = error.downcast_ref::<Failure>().map_or(1, |failure| failure.code);
+            output::error(&format!("{error:#}"));
+            ExitCode::from(code)
+        }
+    }
+}

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Context;
 use super::grpc::{explained, response_of};
-use super::intake::{idempotency_key, request_id};
+use super::intake::{request_id_of_key, request_id};
 use super::json;
 use super::openapi::OPENAPI;
 use crate::node::{NodeHandle, Record, Submit};
@@ -176,7 +176,7 @@ async fn submit(
         Some(other) => return Err(invalid(format!("wait=\"{other}\" is not quorum or all")).into()),
     };
     let request_id = match text("idempotency-key") {
-        Some(key) => idempotency_key(key)?,
+        Some(key) => request_id_of_key(key)?,
         None => request_id(&[])?,
     };
     let expect_next = match text("expect-next") {

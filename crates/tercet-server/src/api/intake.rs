@@ -113,7 +113,10 @@ fn fresh_id() -> u128 {
 /// The request id that an `Idempotency-Key` header stands for: 32 hex digits or a UUID as they are;
 /// any other text of 1 to 64 characters as a hash of it, marked as a UUID of version 8, so that it
 /// is never taken for one that tells its age.
-pub(crate) fn idempotency_key(key: &str) -> Result<u128, ApiError> {
+///
+/// # Errors
+/// `INVALID` for an empty key or one of more than 64 characters.
+pub fn request_id_of_key(key: &str) -> Result<u128, ApiError> {
     let hex: String = key.chars().filter(|c| *c != '-').collect();
     let is_uuid = key.len() == 36 && [8, 13, 18, 23].iter().all(|at| key.as_bytes()[*at] == b'-');
     if (key.len() == 32 || is_uuid)
@@ -140,15 +143,15 @@ mod tests {
     #[test]
     fn keys_become_ids() {
         let id = 0x0190_1234_5678_7abc_8def_0123_4567_89ab;
-        assert_eq!(idempotency_key("01901234567887abc8def0123456789a").unwrap() >> 124, 0);
-        assert_eq!(idempotency_key("01901234-5678-7abc-8def-0123456789ab").unwrap(), id);
-        assert_eq!(idempotency_key("0190123456787abc8def0123456789ab").unwrap(), id);
-        let text = idempotency_key("order 4711").unwrap();
-        assert_eq!(text, idempotency_key("order 4711").unwrap());
-        assert_ne!(text, idempotency_key("order 4712").unwrap());
+        assert_eq!(request_id_of_key("01901234567887abc8def0123456789a").unwrap() >> 124, 0);
+        assert_eq!(request_id_of_key("01901234-5678-7abc-8def-0123456789ab").unwrap(), id);
+        assert_eq!(request_id_of_key("0190123456787abc8def0123456789ab").unwrap(), id);
+        let text = request_id_of_key("order 4711").unwrap();
+        assert_eq!(text, request_id_of_key("order 4711").unwrap());
+        assert_ne!(text, request_id_of_key("order 4712").unwrap());
         assert_eq!((text >> 76 & 0xf, text >> 62 & 0b11), (8, 0b10), "a UUID of version 8");
-        assert!(idempotency_key("").is_err());
-        assert!(idempotency_key(&"x".repeat(65)).is_err());
+        assert!(request_id_of_key("").is_err());
+        assert!(request_id_of_key(&"x".repeat(65)).is_err());
     }
 
     #[test]

@@ -23,6 +23,7 @@ use tokio::sync::Semaphore;
 use crate::config::Limits;
 use crate::node::NodeHandle;
 use intake::Intake;
+pub use intake::request_id_of_key;
 
 /// How long a connection may take to send the head of a request.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(10);

@@ -1,0 +1,231 @@
+//! The command line.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args as ClapArgs, Parser, Subcommand};
+use clap_complete::Shell;
+
+/// A replicated log that you can trust, and watch.
+#[derive(Parser, Debug)]
+#[command(name = "tercet", version, about, max_term_width = 100, after_help = EXIT_CODES)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+    /// Print JSON on standard output
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+    /// What is logged on standard error: error, warn, info, debug, or a filter such as tercet_server=debug
+    #[arg(long, global = true, env = "TERCET_LOG", default_value = "info", value_name = "FILTER")]
+    pub(crate) log: String,
+    /// Log as JSON lines
+    #[arg(long, global = true, env = "TERCET_LOG_JSON")]
+    pub(crate) log_json: bool,
+}
+
+const EXIT_CODES: &str = "Exit codes: 0 done · 1 failed · 2 wrong usage or configuration; explain: degraded · \
+3 no quorum; submit: not appended, try again later · 4 submit: nobody can know whether it was appended (repeat it with the \
+same --key) · serve: 10 a port is taken, 11 the data directory cannot be used, 12 the disk failed";
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum Command {
+    /// Run a whole cluster on this machine, with a prompt
+    #[command(after_help = "Examples:\n  tercet dev\n  printf 'submit 1\\nstatus\\n' | tercet dev\n\n\
+With input from a pipe every line is run; the exit code is 1 if any of them failed.")]
+    Dev(DevArgs),
+    /// Run one node
+    #[command(after_help = "Examples:\n  tercet serve --config n1.toml\n  tercet serve --id 1 --data ./n1 \
+--cluster 1=127.0.0.1:7201,2=127.0.0.1:7202,3=127.0.0.1:7203 --listen 127.0.0.1:7101\n\n\
+The same command is right for the first start, a restart, and after a lost disk. Flags go before TERCET_* variables, those before the file.")]
+    Serve(ServeArgs),
+    /// Append values; success means: on disk on a majority
+    #[command(after_help = "Examples:\n  tercet submit 1\n  tercet submit a b c          (all or none, next to each other)\n  \
+seq 1000 | tercet submit -   (one value per line)\n  tercet submit --key order-4711 paid")]
+    Submit(SubmitArgs),
+    /// Print committed values
+    Read(ReadArgs),
+    /// Print the last values, and with -f those to come
+    Tail(TailArgs),
+    /// Show all nodes; works without a leader
+    Status(StatusArgs),
+    /// Say in words how the cluster is, and what to do
+    Explain(Nodes),
+    /// Hand leadership over
+    Transfer(TransferArgs),
+    /// Check data directories of stopped nodes: every checksum, and that they agree
+    Verify {
+        /// The directories
+        #[arg(required = true)]
+        dirs: Vec<PathBuf>,
+    },
+    /// Show what is in a data directory
+    Inspect {
+        /// The directory
+        dir: PathBuf,
+        /// List every entry
+        #[arg(long)]
+        entries: bool,
+    },
+    /// Measure this machine's disk and clock
+    Doctor {
+        /// Where to measure
+        #[arg(default_value = ".")]
+        dir: PathBuf,
+    },
+    /// Check a configuration file
+    Config {
+        #[command(subcommand)]
+        command: ConfigCommand,
+    },
+    /// Print a completion script
+    Completions {
+        /// For this shell
+        shell: Shell,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum ConfigCommand {
+    /// Read a file as `serve` would, and say what is wrong with it
+    Check {
+        /// The file
+        file: PathBuf,
+    },
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct DevArgs {
+    /// How many nodes: 1, 3, 5 or 7
+    #[arg(long, default_value_t = 3)]
+    pub(crate) nodes: u8,
+    /// Where the nodes keep their data: DIR/n1, DIR/n2 …
+    #[arg(long, default_value = "./tercet-data")]
+    pub(crate) dir: PathBuf,
+    /// The first node's port for clients; the others follow
+    #[arg(long, default_value_t = 7101)]
+    pub(crate) client_port: u16,
+    /// The first node's port for peers; the others follow
+    #[arg(long, default_value_t = 7201)]
+    pub(crate) peer_port: u16,
+}
+
+#[derive(ClapArgs, Debug, Default)]
+pub(crate) struct ServeArgs {
+    /// A configuration file
+    #[arg(long, env = "TERCET_CONFIG", value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+    /// This node's number
+    #[arg(long, env = "TERCET_ID")]
+    pub(crate) id: Option<u8>,
+    /// The data directory
+    #[arg(long, env = "TERCET_DATA", value_name = "DIR")]
+    pub(crate) data: Option<PathBuf>,
+    /// All nodes with their peer addresses: 1=host1:7201,2=host2:7201,3=host3:7201
+    #[arg(long, env = "TERCET_CLUSTER", value_name = "ID=ADDR,…")]
+    pub(crate) cluster: Option<String>,
+    /// The cluster's name
+    #[arg(long, env = "TERCET_CLUSTER_NAME", value_name = "NAME")]
+    pub(crate) cluster_name: Option<String>,
+    /// Where clients connect [default: 127.0.0.1:7100]
+    #[arg(long, env = "TERCET_LISTEN", value_name = "ADDR")]
+    pub(crate) listen: Option<SocketAddr>,
+    /// Where peers connect [default: this node's address in the cluster]
+    #[arg(long, env = "TERCET_PEER_LISTEN", value_name = "ADDR")]
+    pub(crate) peer_listen: Option<SocketAddr>,
+    /// The client address to tell others [default: the one listened on]
+    #[arg(long, env = "TERCET_ADVERTISE", value_name = "ADDR")]
+    pub(crate) advertise: Option<String>,
+    /// Listen beyond this machine without TLS: anyone who can reach it can read and append
+    #[arg(long, env = "TERCET_INSECURE")]
+    pub(crate) insecure: bool,
+    /// How often a leader shows that it lives, such as 50ms
+    #[arg(long, env = "TERCET_HEARTBEAT", value_name = "TIME")]
+    pub(crate) heartbeat: Option<String>,
+    /// The election timeouts, such as 150ms..300ms
+    #[arg(long, env = "TERCET_ELECTION", value_name = "MIN..MAX")]
+    pub(crate) election: Option<String>,
+    /// The size of a segment of the log, such as 64MiB
+    #[arg(long, env = "TERCET_SEGMENT", value_name = "SIZE")]
+    pub(crate) segment: Option<String>,
+    /// How much of the disk stays free, such as 64MiB
+    #[arg(long, env = "TERCET_DISK_RESERVE", value_name = "SIZE")]
+    pub(crate) disk_reserve: Option<String>,
+    /// Stop when standard input ends: for a parent process that may die
+    #[arg(long, hide = true)]
+    pub(crate) stop_with_stdin: bool,
+}
+
+/// Where the cluster is.
+#[derive(ClapArgs, Debug, Clone)]
+pub(crate) struct Nodes {
+    /// Client addresses of the nodes; some are enough
+    #[arg(long = "node", env = "TERCET_NODES", value_delimiter = ',', value_name = "ADDR",
+          default_value = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103")]
+    pub(crate) nodes: Vec<String>,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct SubmitArgs {
+    /// The values; `-`: each line of standard input is one
+    #[arg(required = true, allow_hyphen_values = true)]
+    pub(crate) values: Vec<String>,
+    /// Answer when this many have it on disk: quorum or all
+    #[arg(long, default_value = "quorum", value_parser = ["quorum", "all"])]
+    pub(crate) wait: String,
+    /// Names the request: the same again is answered with the first result
+    #[arg(long)]
+    pub(crate) key: Option<String>,
+    /// Append only if the first value would get this sequence number
+    #[arg(long, value_name = "SEQ")]
+    pub(crate) expect: Option<u64>,
+    /// How long to try
+    #[arg(long, default_value = "10s", value_name = "TIME")]
+    pub(crate) timeout: String,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct ReadArgs {
+    /// The first sequence number
+    #[arg(long, default_value_t = 1)]
+    pub(crate) from: u64,
+    /// The most values
+    #[arg(long, default_value_t = 1000)]
+    pub(crate) limit: u64,
+    /// What the node has, though others may have more
+    #[arg(long)]
+    pub(crate) local: bool,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct TailArgs {
+    /// Go on with the values to come
+    #[arg(short, long)]
+    pub(crate) follow: bool,
+    /// How many of the last values to begin with
+    #[arg(short = 'n', long, default_value_t = 10)]
+    pub(crate) lines: u64,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct StatusArgs {
+    /// Again and again
+    #[arg(short, long)]
+    pub(crate) watch: bool,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct TransferArgs {
+    /// To this node; without it, to the most up-to-date one
+    #[arg(long, value_name = "ID")]
+    pub(crate) to: Option<u32>,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+}

@@ -1,0 +1,61 @@
+//! What the binary can do, one function per command.
+
+mod client;
+mod doctor;
+mod inspect;
+mod serve;
+mod status;
+
+use clap::CommandFactory as _;
+
+use crate::args::{Args, Command, ConfigCommand};
+use crate::{config, dev, output};
+
+pub(crate) use client::{read_values, submit_values};
+pub(crate) use status::{print_explain, print_status};
+
+/// Runs a command; says the exit code.
+pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
+    let json = args.json;
+    match args.command {
+        Command::Dev(dev) => dev::run(&dev, json),
+        Command::Serve(serve) => serve::run(&serve, &args.log, args.log_json, json),
+        Command::Submit(submit) => block_on(client::submit(submit, json)),
+        Command::Read(read) => block_on(client::read(read, json)),
+        Command::Tail(tail) => block_on(client::tail(tail, json)),
+        Command::Status(status) => block_on(status::status(status, json)),
+        Command::Explain(nodes) => block_on(status::explain(nodes, json)),
+        Command::Transfer(transfer) => block_on(client::transfer(transfer, json)),
+        Command::Verify { dirs } => inspect::verify(&dirs, json),
+        Command::Inspect { dir, entries } => inspect::inspect(&dir, entries, json),
+        Command::Doctor { dir } => doctor::run(&dir, json),
+        Command::Config { command: ConfigCommand::Check { file } } => {
+            let args = crate::args::ServeArgs { config: Some(file), ..Default::default() };
+            let config = config::server_config(&args)?;
+            output::line(format!(
+                "ok: node {} of {} in \"{}\", data in {}, clients at {}",
+                config.node,
+                config.members.len(),
+                config.cluster_name,
+                config.data.display(),
+                config.listen
+            ))?;
+            Ok(0)
+        }
+        Command::Completions { shell } => {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Args::command(), "tercet", &mut script);
+            output::line(script)?;
+            Ok(0)
+        }
+    }
+}
+
+/// A runtime for a client's commands: one thread is enough.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    Ok(tokio::runtime::Builder::new_current_thread().enable_all().build()?)
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<u8>>) -> anyhow::Result<u8> {
+    runtime()?.block_on(command)
+}

@@ -1,0 +1,109 @@
+//! `tercet status` and `tercet explain`.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::time::Duration;
+
+use comfy_table::{Table, presets};
+use serde_json::json;
+use tercet_client::explain::Report;
+use tercet_client::{Client, explain as explained};
+
+use super::client::open;
+use crate::args::{Nodes, StatusArgs};
+use crate::output;
+
+pub(crate) async fn status(args: StatusArgs, json: bool) -> anyhow::Result<u8> {
+    let client = open(&args.nodes)?;
+    if !args.watch {
+        print_status(&client, json).await?;
+        return Ok(0);
+    }
+    let clears = std::io::stdout().is_terminal() && !json;
+    loop {
+        if clears {
+            output::line("\x1b[2J\x1b[H")?;
+        }
+        print_status(&client, json).await?;
+        std::io::stdout().flush()?;
+        tokio::select! {
+            () = tokio::time::sleep(Duration::from_secs(1)) => {}
+            _ = tokio::signal::ctrl_c() => return Ok(0),
+        }
+    }
+}
+
+/// Asks every node itself and prints what each says. No node and no leader are no error: that is
+/// what one wants to see.
+pub(crate) async fn print_status(client: &Client, json: bool) -> anyhow::Result<()> {
+    let reports = client.statuses().await;
+    if json {
+        let nodes: Vec<_> = reports
+            .iter()
+            .map(|(address, report)| match report {
+                Ok(status) => json!({ "address": address, "status": status }),
+                Err(why) => json!({ "address": address, "error": why }),
+            })
+            .collect();
+        output::line(json!(nodes).to_string())?;
+    } else {
+        output::line(table(&reports).to_string())?;
+    }
+    Ok(())
+}
+
+fn table(reports: &[Report]) -> Table {
+    let mut table = Table::new();
+    table.load_style(presets::NOTHING);
+    table.set_header([
+        "node", "address", "role", "term", "commit", "durable", "lag", "records", "sync p99", "incarnation", "version",
+    ]);
+    let leader = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).find(|s| s.role == "leader");
+    for (address, report) in reports {
+        match report {
+            Ok(status) => {
+                let progress = leader.and_then(|leader| leader.peers.iter().find(|peer| peer.id == status.node));
+                let lag = match progress.and_then(|peer| peer.lag) {
+                    Some(lag) => lag.to_string(),
+                    None if status.role == "leader" => "0".to_owned(),
+                    None => "?".to_owned(),
+                };
+                table.add_row([
+                    format!("n{}", status.node),
+                    address.clone(),
+                    status.role.clone(),
+                    status.term.to_string(),
+                    status.commit_index.to_string(),
+                    status.durable_index.to_string(),
+                    lag,
+                    (status.next_seq - status.first_seq).to_string(),
+                    format!("{:.2} ms", Duration::from_micros(status.sync_p99_us).as_secs_f64() * 1e3),
+                    status.incarnation.chars().take(8).collect(),
+                    status.version.clone(),
+                ]);
+            }
+            Err(why) => {
+                table.add_row(["?".to_owned(), address.clone(), format!("no answer: {why}")]);
+            }
+        }
+    }
+    table
+}
+
+pub(crate) async fn explain(nodes: Nodes, json: bool) -> anyhow::Result<u8> {
+    let client = open(&nodes)?;
+    print_explain(&client, json).await
+}
+
+/// Says in words how the cluster is; the exit code is the level.
+pub(crate) async fn print_explain(client: &Client, json: bool) -> anyhow::Result<u8> {
+    let said = explained::explain(&client.statuses().await);
+    if json {
+        output::line(serde_json::to_string(&said)?)?;
+    } else {
+        output::line(&said.summary)?;
+        for finding in &said.findings {
+            output::line(format!("- {finding}"))?;
+        }
+    }
+    Ok(u8::try_from(said.level).unwrap_or(3))
+}
