@@ -1,1 +1,180 @@
-fn main() {}
+//! What a maintainer of Tercet runs. Nothing here writes into the source tree but `fix`.
+//!
+//! One profile, `release`, is built for the product and the tests alike: assertions and overflow
+//! checks are on in it.
+#![allow(clippy::print_stdout, reason = "a tool for people")]
+
+mod dependencies;
+
+use std::process::{Command, ExitCode};
+use std::time::Instant;
+
+use anyhow::{Context as _, bail};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "What a maintainer of Tercet runs")]
+struct Args {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything that a change must pass: verify, then the end-to-end faults on real processes
+    Test,
+    /// Format, lints, unit and scenario tests, docs, dependencies: minutes
+    Verify,
+    /// The end-to-end faults alone
+    E2e {
+        /// Only tests whose name contains this
+        name: Option<String>,
+        /// Repetitions, as a multiple of the usual number
+        #[arg(long)]
+        scale: Option<String>,
+        /// The seed of a run that failed
+        #[arg(long)]
+        seed: Option<String>,
+    },
+    /// Format and mend what can be mended by itself (writes into the tree)
+    Fix,
+}
+
+fn main() -> ExitCode {
+    let result = match Args::parse().task {
+        Task::Test => verify().and_then(|()| e2e(None, None, None)),
+        Task::Verify => verify(),
+        Task::E2e { name, scale, seed } => e2e(name, scale, seed),
+        Task::Fix => fix(),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            println!("\nxtask: FAILED: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Says what is missing before something fails for want of it.
+fn check_tools() -> anyhow::Result<()> {
+    let tools = [
+        ("cc", "a C compiler: apt-get install build-essential"),
+        ("git", "git: apt-get install git"),
+    ];
+    for (tool, how) in tools {
+        if !exists(tool) {
+            bail!("{tool} is missing. It is needed for {how}");
+        }
+    }
+    let wanted = [
+        ("strace", "the tests with failing syncs"),
+        ("ip", "the test with three network namespaces"),
+        ("curl", "the test with a foreign HTTP client"),
+        ("mkfs.ext4", "the tests with a full disk"),
+    ];
+    for (tool, what) in wanted {
+        if !exists(tool) {
+            println!("xtask: {tool} is missing: {what} will say that they were not run");
+        }
+    }
+    Ok(())
+}
+
+fn exists(tool: &str) -> bool {
+    let found = |dir: &std::path::Path| dir.join(tool).is_file();
+    std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| found(&dir)))
+        || ["/sbin", "/usr/sbin"].iter().any(|dir| found(std::path::Path::new(dir)))
+}
+
+fn cargo(arguments: &[&str]) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args(arguments).env("CARGO_INCREMENTAL", "0");
+    command
+}
+
+fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
+    println!("\n== {name}");
+    let begun = Instant::now();
+    let status = command.status().with_context(|| format!("{name}: cannot be started"))?;
+    println!("== {name}: {:.0} s", begun.elapsed().as_secs_f64());
+    if !status.success() {
+        bail!("{name} ({status})");
+    }
+    Ok(())
+}
+
+fn verify() -> anyhow::Result<()> {
+    check_tools()?;
+    step("format", &mut cargo(&["fmt", "--all", "--", "--check"]))?;
+    step(
+        "lints",
+        &mut cargo(&[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--quiet",
+            "--",
+            "-D",
+            "warnings",
+        ]),
+    )?;
+    step(
+        "tests",
+        cargo(&[
+            "test",
+            "--release",
+            "--workspace",
+            "--locked",
+            "--lib",
+            "--bins",
+            "--tests",
+            "--quiet",
+        ])
+        .env("TERCET_E2E", "skip"),
+    )?;
+    step(
+        "doc tests",
+        &mut cargo(&["test", "--release", "--workspace", "--locked", "--doc", "--quiet"]),
+    )?;
+    step(
+        "docs",
+        cargo(&["doc", "--release", "--workspace", "--no-deps", "--locked", "--quiet"])
+            .env("RUSTDOCFLAGS", "-D warnings"),
+    )?;
+    println!("\n== dependencies");
+    dependencies::check()
+}
+
+fn e2e(name: Option<String>, scale: Option<String>, seed: Option<String>) -> anyhow::Result<()> {
+    // One test after the other: each has several processes, and the disk is one.
+    let mut command =
+        cargo(&["test", "--release", "--locked", "--package", "tercet", "--test", "faults"]);
+    command.args(["--", "--test-threads=1", "--nocapture"]);
+    command.args(name);
+    if let Some(scale) = scale {
+        command.env("TERCET_E2E_SCALE", scale);
+    }
+    if let Some(seed) = seed {
+        command.env("TERCET_E2E_SEED", seed);
+    }
+    step("end-to-end faults", &mut command)
+}
+
+fn fix() -> anyhow::Result<()> {
+    step(
+        "clippy --fix",
+        &mut cargo(&[
+            "clippy",
+            "--release",
+            "--workspace",
+            "--all-targets",
+            "--fix",
+            "--allow-dirty",
+            "--allow-staged",
+        ]),
+    )?;
+    step("format", &mut cargo(&["fmt", "--all"]))
+}

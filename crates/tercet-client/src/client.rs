@@ -26,6 +26,9 @@ const PAUSE: (Duration, Duration) = (Duration::from_millis(2), Duration::from_mi
 /// paused or cut off must not hold up its clients.
 const ATTEMPT: Duration = Duration::from_millis(1500);
 
+/// How much longer than it was given a node may take to answer.
+const PATIENCE: Duration = Duration::from_millis(200);
+
 /// Where records stand after a submit.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Submitted {
@@ -54,7 +57,12 @@ pub struct SubmitOptions {
 
 impl Default for SubmitOptions {
     fn default() -> Self {
-        Self { request_id: None, expect_next: None, wait_all: false, timeout: Duration::from_secs(10) }
+        Self {
+            request_id: None,
+            expect_next: None,
+            wait_all: false,
+            timeout: Duration::from_secs(10),
+        }
     }
 }
 
@@ -148,12 +156,16 @@ impl Client {
         };
         let mut maybe_appended = false;
         let result = self
-            .retry(options.timeout, |node, left| {
-                let mut request = Request::new(request.clone());
-                request.set_timeout(left);
-                let mut log = log_client(&node);
-                async move { log.submit(request).await }
-            }, &mut maybe_appended)
+            .retry(
+                options.timeout,
+                |node, left| {
+                    let mut request = Request::new(request.clone());
+                    request.set_timeout(left);
+                    let mut log = log_client(&node);
+                    async move { log.submit(request).await }
+                },
+                &mut maybe_appended,
+            )
             .await;
         match result {
             Ok(response) => Ok(Submitted {
@@ -185,19 +197,23 @@ impl Client {
     /// # Errors
     /// See [`ApiError::reason`].
     pub async fn read_with(&self, request: v1::ReadRequest) -> Result<Vec<v1::Record>, ApiError> {
-        self.retry(Duration::from_secs(10), |node, left| {
-            let mut call = Request::new(request.clone());
-            call.set_timeout(left);
-            let mut log = log_client(&node);
-            async move {
-                let mut stream = log.read(call).await?.into_inner();
-                let mut records = Vec::new();
-                while let Some(response) = stream.next().await {
-                    records.extend(response?.records);
+        self.retry(
+            Duration::from_secs(10),
+            |node, left| {
+                let mut call = Request::new(request);
+                call.set_timeout(left);
+                let mut log = log_client(&node);
+                async move {
+                    let mut stream = log.read(call).await?.into_inner();
+                    let mut records = Vec::new();
+                    while let Some(response) = stream.next().await {
+                        records.extend(response?.records);
+                    }
+                    Ok(tonic::Response::new(records))
                 }
-                Ok(tonic::Response::new(records))
-            }
-        }, &mut false)
+            },
+            &mut false,
+        )
         .await
     }
 
@@ -212,11 +228,15 @@ impl Client {
     ) -> Result<impl Stream<Item = Result<v1::Record, ApiError>> + Send + 'static, ApiError> {
         let request = v1::ReadRequest { from_seq, follow: true, ..v1::ReadRequest::default() };
         let stream = self
-            .retry(Duration::from_secs(10), |node, _| {
-                let call = Request::new(request.clone());
-                let mut log = log_client(&node);
-                async move { log.read(call).await }
-            }, &mut false)
+            .retry(
+                Duration::from_secs(10),
+                |node, _| {
+                    let call = Request::new(request);
+                    let mut log = log_client(&node);
+                    async move { log.read(call).await }
+                },
+                &mut false,
+            )
             .await?;
         Ok(stream.flat_map_records())
     }
@@ -226,13 +246,18 @@ impl Client {
     /// # Errors
     /// See [`ApiError::reason`].
     pub async fn tail(&self, local: bool) -> Result<v1::TailResponse, ApiError> {
-        let consistency = if local { v1::Consistency::Local } else { v1::Consistency::Linearizable };
-        self.retry(Duration::from_secs(10), |node, left| {
-            let mut call = Request::new(v1::TailRequest { consistency: consistency.into() });
-            call.set_timeout(left);
-            let mut log = log_client(&node);
-            async move { log.tail(call).await }
-        }, &mut false)
+        let consistency =
+            if local { v1::Consistency::Local } else { v1::Consistency::Linearizable };
+        self.retry(
+            Duration::from_secs(10),
+            |node, left| {
+                let mut call = Request::new(v1::TailRequest { consistency: consistency.into() });
+                call.set_timeout(left);
+                let mut log = log_client(&node);
+                async move { log.tail(call).await }
+            },
+            &mut false,
+        )
         .await
     }
 
@@ -269,10 +294,10 @@ impl Client {
     pub async fn transfer(&self, to: Option<u32>) -> Result<u32, ApiError> {
         let statuses = self.statuses().await;
         let leads = |status: &v1::StatusResponse| status.role == "leader";
-        let leader = statuses
-            .iter()
-            .position(|(_, status)| status.as_ref().is_ok_and(leads))
-            .ok_or_else(|| ApiError::new(Reason::NoLeader, "none of the nodes that answer leads"))?;
+        let leader =
+            statuses.iter().position(|(_, status)| status.as_ref().is_ok_and(leads)).ok_or_else(
+                || ApiError::new(Reason::NoLeader, "none of the nodes that answer leads"),
+            )?;
         let mut cluster = ClusterClient::new(self.nodes[leader].channel.clone());
         let request = v1::TransferLeadershipRequest { to: to.unwrap_or(0) };
         match cluster.transfer_leadership(request).await {
@@ -297,7 +322,11 @@ impl Client {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
             let attempt = if self.nodes.len() > 1 { left.min(ATTEMPT) } else { left };
-            let answer = tokio::time::timeout(attempt, call(self.nodes[at].clone(), left)).await;
+            // The node gives up first, and says whether anything was appended; only one that is
+            // paused or cut off says nothing.
+            let patience = attempt + PATIENCE;
+            let answer =
+                tokio::time::timeout(patience, call(self.nodes[at].clone(), attempt)).await;
             let error = match answer {
                 Ok(Ok(response)) => {
                     self.preferred.store(at, Ordering::Relaxed);
@@ -308,8 +337,11 @@ impl Client {
                     if is_unreached(&status) {
                         error.reason = Reason::NoLeader;
                         error.outcome = Outcome::NotAppended;
-                        error.message =
-                            format!("{} cannot be reached: {}", self.nodes[at].address, plain(&status));
+                        error.message = format!(
+                            "{} cannot be reached: {}",
+                            self.nodes[at].address,
+                            plain(&status)
+                        );
                     }
                     error
                 }
@@ -326,7 +358,8 @@ impl Client {
             }
             // Where the leader is said to be, or simply the next one.
             let hinted = error.leader.as_deref();
-            let next = hinted.and_then(|hint| self.nodes.iter().position(|node| node.address == hint));
+            let next =
+                hinted.and_then(|hint| self.nodes.iter().position(|node| node.address == hint));
             at = next.filter(|next| *next != at).unwrap_or((at + 1) % self.nodes.len());
             tokio::time::sleep(jittered(pause)).await;
             pause = (pause * 2).min(PAUSE.1);
@@ -344,11 +377,10 @@ impl Records for tonic::Streaming<v1::ReadResponse> {
         use futures_util::StreamExt as _;
         futures_util::StreamExt::flat_map(self, |response| match response {
             Ok(response) => {
-                futures_util::stream::iter(response.records.into_iter().map(Ok).collect::<Vec<_>>()).left_stream()
+                futures_util::stream::iter(response.records.into_iter().map(Ok).collect::<Vec<_>>())
+                    .left_stream()
             }
-            Err(status) => {
-                futures_util::stream::iter([Err(from_status(&status))]).right_stream()
-            }
+            Err(status) => futures_util::stream::iter([Err(from_status(&status))]).right_stream(),
         })
     }
 }

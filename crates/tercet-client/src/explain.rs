@@ -23,7 +23,8 @@ pub fn explain(reports: &[Report]) -> ExplainResponse {
             findings.push(format!("{address} does not answer ({why}): is its process running? Start it again; its data is found by the same command."));
         }
     }
-    let Some(view) = known.iter().max_by_key(|status| (status.role == "leader", status.term)) else {
+    let Some(view) = known.iter().max_by_key(|status| (status.role == "leader", status.term))
+    else {
         return ExplainResponse {
             level: NO_QUORUM,
             summary: "no node answers".to_owned(),
@@ -57,7 +58,10 @@ pub fn explain(reports: &[Report]) -> ExplainResponse {
                 ));
             } else if peer.lag.unwrap_or(0) > 10_000 {
                 level = DEGRADED;
-                findings.push(format!("{name} is {} entries behind and is catching up.", peer.lag.unwrap_or(0)));
+                findings.push(format!(
+                    "{name} is {} entries behind and is catching up.",
+                    peer.lag.unwrap_or(0)
+                ));
             }
         }
         let counting = 1 + leader
@@ -90,14 +94,18 @@ pub fn explain(reports: &[Report]) -> ExplainResponse {
         return ExplainResponse { level, summary, findings };
     }
     if forming > 0 && forming == known.len() {
-        let summary = "the cluster is not formed yet: its first start needs all of its nodes".to_owned();
+        let summary =
+            "the cluster is not formed yet: its first start needs all of its nodes".to_owned();
         return ExplainResponse { level: NO_QUORUM, summary, findings };
     }
     let muted = known.iter().filter(|status| status.role == "quarantined").count();
     let voters = known.len() - muted - forming;
     if known.len() == 1 {
         for peer in view.peers.iter().filter(|peer| !peer.reachable) {
-            findings.push(format!("n{} cannot be reached by n{} ({}).", peer.id, view.node, peer.error));
+            findings.push(format!(
+                "n{} cannot be reached by n{} ({}).",
+                peer.id, view.node, peer.error
+            ));
         }
     }
     let reason = if muted + forming > 0 && voters < quorum {
@@ -126,7 +134,12 @@ mod tests {
     use crate::v1::PeerStatus;
 
     fn status(node: u32, role: &str, leader: Option<u32>) -> StatusResponse {
-        let peer = |id| PeerStatus { id, reachable: true, state: "replicate".to_owned(), ..PeerStatus::default() };
+        let peer = |id| PeerStatus {
+            id,
+            reachable: true,
+            state: "replicate".to_owned(),
+            ..PeerStatus::default()
+        };
         StatusResponse {
             node,
             role: role.to_owned(),
@@ -147,7 +160,8 @@ mod tests {
 
     #[test]
     fn all_is_well() {
-        let reports = [1, 2, 3].map(|n| up(status(n, if n == 2 { "leader" } else { "follower" }, Some(2))));
+        let reports =
+            [1, 2, 3].map(|n| up(status(n, if n == 2 { "leader" } else { "follower" }, Some(2))));
         let said = explain(&reports);
         assert_eq!((said.level, said.findings.len()), (HEALTHY, 0));
         assert!(said.summary.starts_with("n2 leads term 4; 3 of 3"), "{}", said.summary);
@@ -174,7 +188,11 @@ mod tests {
 
     #[test]
     fn two_that_lost_their_memory_wait_for_the_third() {
-        let said = explain(&[up(status(1, "quarantined", None)), up(status(2, "quarantined", None)), down(3)]);
+        let said = explain(&[
+            up(status(1, "quarantined", None)),
+            up(status(2, "quarantined", None)),
+            down(3),
+        ]);
         assert_eq!(said.level, NO_QUORUM);
         assert!(said.findings.iter().any(|f| f.contains("2 of 3 nodes have lost their memory")));
     }

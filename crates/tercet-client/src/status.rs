@@ -75,7 +75,8 @@ pub fn to_status(error: &ApiError) -> Status {
     }
     let info = ErrorInfo { reason: detail.reason.clone(), domain: "tercet".to_owned(), metadata };
     let any = |url: &str, value| prost_types::Any { type_url: url.to_owned(), value };
-    let details = vec![any(ERROR_INFO, info.encode_to_vec()), any(ERROR_DETAIL, detail.encode_to_vec())];
+    let details =
+        vec![any(ERROR_INFO, info.encode_to_vec()), any(ERROR_DETAIL, detail.encode_to_vec())];
     let status = RpcStatus { code: code as i32, message: error.message.clone(), details };
     Status::with_details(code, error.message.clone(), status.encode_to_vec().into())
 }

@@ -45,7 +45,9 @@ impl Raft {
         term: Term,
         denied: Option<DenyReason>,
     ) {
-        let Role::PreCandidate { granted } = &mut self.role else { return };
+        let Role::PreCandidate { granted } = &mut self.role else {
+            return;
+        };
         match denied {
             None if term == self.hard_state.term.next() => {
                 granted.insert(from);
@@ -94,7 +96,9 @@ impl Raft {
 
     pub(crate) fn on_vote_reply(&mut self, from: NodeId, denied: Option<DenyReason>) {
         let term = self.hard_state.term;
-        let Role::Candidate { granted } = &mut self.role else { return };
+        let Role::Candidate { granted } = &mut self.role else {
+            return;
+        };
         match denied {
             None => {
                 granted.insert(from);

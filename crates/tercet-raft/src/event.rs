@@ -149,7 +149,9 @@ impl fmt::Display for Event {
             Self::VoteDenied { to, term, reason } => {
                 write!(f, "vote denied for {to} in term {term}: {reason}")
             }
-            Self::VoteReceived { from, term } => write!(f, "got the vote of {from} for term {term}"),
+            Self::VoteReceived { from, term } => {
+                write!(f, "got the vote of {from} for term {term}")
+            }
             Self::VoteRefused { from, term, reason } => {
                 write!(f, "was refused the vote of {from} for term {term}: {reason}")
             }
@@ -167,7 +169,9 @@ impl fmt::Display for Event {
             Self::NextIndex { peer, from, to } => {
                 write!(f, "backtracking next index for {peer} from {from} to {to}")
             }
-            Self::MatchIndex { peer, from, to } => write!(f, "{peer} holds up to {to} (was {from})"),
+            Self::MatchIndex { peer, from, to } => {
+                write!(f, "{peer} holds up to {to} (was {from})")
+            }
             Self::Durable { last } => write!(f, "synced up to {last}"),
             Self::Committed { from, to } => write!(f, "committed up to {to} (was {from})"),
             Self::QuorumLost { term } => {
@@ -180,7 +184,9 @@ impl fmt::Display for Event {
                 f,
                 "{peer} comes with another disk ({incarnation:?}): it had acknowledged up to {had}"
             ),
-            Self::ReadmitAppended { node, pos } => write!(f, "appended the readmission of {node} at {pos}"),
+            Self::ReadmitAppended { node, pos } => {
+                write!(f, "appended the readmission of {node} at {pos}")
+            }
             Self::RejoinAsked { incarnation } => {
                 write!(f, "asks to be readmitted as {incarnation:?}")
             }

@@ -208,7 +208,8 @@ impl Raft {
 
     /// The leader hands over to this node (thesis §3.10).
     pub(crate) fn on_timeout_now(&mut self) {
-        if matches!(self.role, Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. }) {
+        if matches!(self.role, Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. })
+        {
             self.become_candidate(true);
         }
     }
@@ -266,7 +267,9 @@ impl Raft {
     // --- quarantine (protocol RJ, docs/rejoin.md) ---
 
     pub(crate) fn ask_to_rejoin(&mut self) {
-        let Role::Quarantined(quarantine) = &mut self.role else { return };
+        let Role::Quarantined(quarantine) = &mut self.role else {
+            return;
+        };
         quarantine.ask_at = self.now.after(self.config.election_timeout_min);
         self.event(Event::RejoinAsked { incarnation: self.config.incarnation });
         for peer in self.peers() {
@@ -278,11 +281,15 @@ impl Raft {
     /// entry of exactly this incarnation, and the leader of the current term said that this entry
     /// is committed.
     pub(crate) fn maybe_leave(&mut self) {
-        let Role::Quarantined(quarantine) = self.role else { return };
+        let Role::Quarantined(quarantine) = self.role else {
+            return;
+        };
         let (me, term) = (self.config.node, self.hard_state.term);
         let mine = (me, self.config.incarnation);
         let by = self.readmits.iter().rev().find(|(_, readmit)| **readmit == mine);
-        let (Some((index, _)), Some(leader)) = (by, self.leader) else { return };
+        let (Some((index, _)), Some(leader)) = (by, self.leader) else {
+            return;
+        };
         let index = *index;
         let pos = LogPos { term: self.log.term_at(index).expect("it is in the log"), index };
         match quarantine.leaving {
@@ -297,10 +304,8 @@ impl Raft {
                     // The vote goes to that leader: whatever the lost disk had promised to others
                     // in this term, nobody else can be elected with this node's help.
                     let write = self.set_hard_state(term, Some(leader));
-                    self.role = Role::Quarantined(Quarantine {
-                        leaving: Some((write, pos)),
-                        ..quarantine
-                    });
+                    self.role =
+                        Role::Quarantined(Quarantine { leaving: Some((write, pos)), ..quarantine });
                 }
             }
         }

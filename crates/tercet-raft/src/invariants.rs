@@ -32,7 +32,10 @@ pub fn check_state(raft: &Raft) {
                     progress.next,
                     last.next()
                 );
-                assert!(!progress.quarantined || progress.matched == Index::ZERO, "a muted peer counts nowhere");
+                assert!(
+                    !progress.quarantined || progress.matched == Index::ZERO,
+                    "a muted peer counts nowhere"
+                );
             }
         }
         Role::Candidate { .. } => {
@@ -62,7 +65,10 @@ pub fn check_step(before: &Raft, after: &Raft) {
         let index = Index(index);
         assert_eq!(before.term_at(index), after.term_at(index), "what is committed stays");
     }
-    if before.role() == RoleKind::Leader && after.role() == RoleKind::Leader && before.term() == after.term() {
+    if before.role() == RoleKind::Leader
+        && after.role() == RoleKind::Leader
+        && before.term() == after.term()
+    {
         assert!(before.last().index <= after.last().index, "Leader Append-Only (Figure 3)");
         assert_eq!(before.last().term, after.term_at(before.last().index).unwrap_or(Term(0)));
     }
@@ -87,11 +93,22 @@ pub fn check_cluster(rafts: &[&Raft]) {
             for index in 1..=both.0 {
                 let index = Index(index);
                 if a.term_at(index) == b.term_at(index) {
-                    assert_eq!(agreed, index.prev(), "Log Matching: {} and {} at {index}", a.node(), b.node());
+                    assert_eq!(
+                        agreed,
+                        index.prev(),
+                        "Log Matching: {} and {} at {index}",
+                        a.node(),
+                        b.node()
+                    );
                     agreed = index;
                 }
             }
-            assert!(agreed >= committed, "{} and {} differ in a committed entry", a.node(), b.node());
+            assert!(
+                agreed >= committed,
+                "{} and {} differ in a committed entry",
+                a.node(),
+                b.node()
+            );
         }
     }
 }

@@ -67,7 +67,8 @@ impl Raft {
     pub(crate) fn become_leader(&mut self) {
         let next = self.log.last().index.next();
         let members = self.members();
-        let peers = self.peers().into_iter().map(|peer| (peer, Progress::new(members[&peer], next)));
+        let peers =
+            self.peers().into_iter().map(|peer| (peer, Progress::new(members[&peer], next)));
         let leader = Leader {
             peers: peers.collect(),
             round: 0,
@@ -138,7 +139,9 @@ impl Raft {
     }
 
     fn hears_quorum(&self) -> bool {
-        let Role::Leader(leader) = &self.role else { return false };
+        let Role::Leader(leader) = &self.role else {
+            return false;
+        };
         let active = |peer: &&Progress| !peer.quarantined && self.is_active(peer.active_at);
         1 + leader.peers.values().filter(active).count() >= self.quorum()
     }
@@ -188,7 +191,9 @@ impl Raft {
         let commit = self.commit;
         let Some(leader) = self.leading() else { return };
         let round = leader.round;
-        let Some(peer) = leader.peers.get_mut(&to) else { return };
+        let Some(peer) = leader.peers.get_mut(&to) else {
+            return;
+        };
         if peer.sending {
             return;
         }
@@ -199,7 +204,8 @@ impl Raft {
                 if is_modern { message_max } else { u64::MAX }
             }
             ProgressKind::Replicate => {
-                let is_full = peer.inflight_bytes >= inflight_max || peer.inflight.len() >= messages_max;
+                let is_full =
+                    peer.inflight_bytes >= inflight_max || peer.inflight.len() >= messages_max;
                 if peer.next > last || is_full {
                     return;
                 }
@@ -209,7 +215,8 @@ impl Raft {
         let next = peer.next;
         peer.sending = next <= last;
         let index = next.prev();
-        let prev = LogPos { term: self.log.term_at(index).expect("next is at most one behind"), index };
+        let prev =
+            LogPos { term: self.log.term_at(index).expect("next is at most one behind"), index };
         let message = Message::Append { prev, entries: Vec::new(), commit, round };
         if next <= last {
             let envelope = self.envelope(to, self.hard_state.term, message);
@@ -221,7 +228,9 @@ impl Raft {
 
     pub(crate) fn lead_sent(&mut self, to: NodeId, last: Index, bytes: u64) {
         let log_last = self.log.last().index;
-        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&to)) else { return };
+        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&to)) else {
+            return;
+        };
         if !std::mem::take(&mut peer.sending) {
             return;
         }
@@ -248,12 +257,19 @@ impl Raft {
     }
 
     /// Answers of peers.
-    pub(crate) fn lead_receive(&mut self, from: NodeId, incarnation: Incarnation, message: &Message) {
+    pub(crate) fn lead_receive(
+        &mut self,
+        from: NodeId,
+        incarnation: Incarnation,
+        message: &Message,
+    ) {
         let now = self.now;
         let admitted = self.admitted(from);
         let trust = self.config.rules.trust_wiped;
         let next = self.log.last().index.next();
-        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else { return };
+        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else {
+            return;
+        };
         let speaks_muted = matches!(message, Message::Rejoin | Message::LearnerReply { .. });
         if speaks_muted {
             if peer.incarnation != incarnation || !peer.quarantined {
@@ -279,7 +295,9 @@ impl Raft {
             });
             self.send_entries(from);
         }
-        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else { return };
+        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else {
+            return;
+        };
         match message {
             Message::AppendReply { round, outcome } => {
                 peer.active_at = Some(now);
@@ -290,7 +308,8 @@ impl Raft {
             Message::HeartbeatReply { round } => {
                 peer.active_at = Some(now);
                 peer.round = peer.round.max(*round);
-                let stalled = peer.matched == peer.matched_at_heartbeat && !peer.inflight.is_empty();
+                let stalled =
+                    peer.matched == peer.matched_at_heartbeat && !peer.inflight.is_empty();
                 peer.matched_at_heartbeat = peer.matched;
                 let prev = peer.next.prev();
                 if stalled {
@@ -340,7 +359,9 @@ impl Raft {
             return;
         }
         let is_modern = self.is_modern();
-        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else { return };
+        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else {
+            return;
+        };
         let before = peer.stored();
         let is_news = peer.note_stored(last);
         if peer.kind == ProgressKind::Probe {
@@ -380,7 +401,9 @@ impl Raft {
                 self.log.last_of(term).map_or(first, Index::next)
             }
         };
-        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else { return };
+        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else {
+            return;
+        };
         let is_stale = match peer.kind {
             ProgressKind::Probe => prev.index != peer.next.prev(),
             ProgressKind::Replicate => prev.index <= peer.stored(),
@@ -408,8 +431,12 @@ impl Raft {
     /// §5.3, §5.4.2: what a majority holds durably is committed, if it is of this term.
     fn maybe_commit(&mut self) {
         let own = self.durable;
-        let Role::Leader(leader) = &self.role else { return };
-        let counted = |peer: &Progress| if peer.quarantined { Index::ZERO } else { peer.matched };
+        let Role::Leader(leader) = &self.role else {
+            return;
+        };
+        let counted = |peer: &Progress| {
+            if peer.quarantined { Index::ZERO } else { peer.matched }
+        };
         let mut matched: Vec<Index> =
             leader.peers.values().map(counted).chain(std::iter::once(own)).collect();
         let to = committed(&mut matched);
@@ -456,7 +483,8 @@ impl Raft {
             }
         }
         self.outputs.extend(answers);
-        let count = usize::try_from(index.0 - self.log.last().index.0).expect("at most all proposals");
+        let count =
+            usize::try_from(index.0 - self.log.last().index.0).expect("at most all proposals");
         if count > 0 {
             self.append(None, vec![EntryMeta { term, kind: EntryKind::Payload }; count]);
             self.send_to_all();
@@ -550,6 +578,10 @@ impl Raft {
         let (now, me) = (self.now, self.config.node);
         let until = now.after(self.config.election_timeout_max);
         let active_since = self.config.election_timeout_max;
+        if to == Some(me) {
+            self.outputs.push_back(Output::TransferEnded { result: Ok(me) });
+            return;
+        }
         let Some(leader) = self.leading() else { return };
         let best = || {
             let fit = |(_, peer): &(&NodeId, &Progress)| {
@@ -559,7 +591,7 @@ impl Raft {
             let peers = leader.peers.iter().filter(fit);
             peers.max_by_key(|(_, peer)| peer.matched).map(|(node, _)| *node)
         };
-        let target = to.or_else(best).filter(|to| *to != me);
+        let target = to.or_else(best);
         let result = match target {
             _ if leader.transfer.is_some() => Err(TransferError::Busy),
             Some(to) if leader.peers.get(&to).is_some_and(|peer| !peer.quarantined) => Ok(to),
@@ -580,7 +612,9 @@ impl Raft {
     fn maybe_hand_over(&mut self) {
         let last = self.log.last().index;
         let Some(leader) = self.leading() else { return };
-        let Some(transfer) = &mut leader.transfer else { return };
+        let Some(transfer) = &mut leader.transfer else {
+            return;
+        };
         let is_level = leader.peers.get(&transfer.to).is_some_and(|peer| peer.matched == last);
         if is_level && !transfer.asked {
             transfer.asked = true;

@@ -78,7 +78,12 @@ impl Progress {
     }
 
     /// The peer comes with another disk: whatever it had stored is gone.
-    pub(crate) fn become_empty(&mut self, incarnation: Incarnation, quarantined: bool, next: Index) {
+    pub(crate) fn become_empty(
+        &mut self,
+        incarnation: Incarnation,
+        quarantined: bool,
+        next: Index,
+    ) {
         self.incarnation = incarnation;
         self.quarantined = quarantined;
         self.matched = Index::ZERO;

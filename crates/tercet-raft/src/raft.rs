@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use crate::event::{DropReason, Event};
 use crate::io::{
-    BarrierId, Config, Input, Output, Profile, Recovered, Refusal, RoleKind, Status,
-    TransferError, Write,
+    BarrierId, Config, Input, Output, Profile, Recovered, Refusal, RoleKind, Status, TransferError,
+    Write,
 };
 use crate::leader::Leader;
 use crate::membership::quorum;
@@ -54,9 +54,13 @@ pub struct Raft {
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub(crate) enum Role {
     Follower,
-    PreCandidate { granted: NodeSet },
+    PreCandidate {
+        granted: NodeSet,
+    },
     /// `granted` holds this node's own vote once that is durable.
-    Candidate { granted: NodeSet },
+    Candidate {
+        granted: NodeSet,
+    },
     Leader(Box<Leader>),
     Quarantined(Quarantine),
 }
@@ -90,7 +94,11 @@ impl Raft {
         assert!(config.members.contains_key(&config.node), "the node is a member");
         let log = TermMap::new(recovered.runs, recovered.last);
         let role = if config.quarantined && !config.rules.trust_wiped {
-            Role::Quarantined(Quarantine { ask_at: now, told: (Term(0), Index::ZERO), leaving: None })
+            Role::Quarantined(Quarantine {
+                ask_at: now,
+                told: (Term(0), Index::ZERO),
+                leaving: None,
+            })
         } else {
             Role::Follower
         };
@@ -288,7 +296,9 @@ impl Raft {
 
     pub(crate) fn admitted(&self, node: NodeId) -> Option<Incarnation> {
         let by_log = self.readmits.values().rev().find(|(slot, _)| *slot == node);
-        by_log.map(|(_, incarnation)| *incarnation).or_else(|| self.config.members.get(&node).copied())
+        by_log
+            .map(|(_, incarnation)| *incarnation)
+            .or_else(|| self.config.members.get(&node).copied())
     }
 
     /// Whether the log knows that this incarnation was replaced by a later one.
@@ -296,7 +306,9 @@ impl Raft {
         let base = self.config.members.get(&node).copied();
         let by_log = self.readmits.values().filter(|(slot, _)| *slot == node).map(|(_, inc)| *inc);
         let history: Vec<Incarnation> = base.into_iter().chain(by_log).collect();
-        history.split_last().is_some_and(|(now, before)| incarnation != *now && before.contains(&incarnation))
+        history
+            .split_last()
+            .is_some_and(|(now, before)| incarnation != *now && before.contains(&incarnation))
     }
 
     // --- receiving ---
@@ -329,7 +341,9 @@ impl Raft {
             Message::AppendReply { .. }
             | Message::HeartbeatReply { .. }
             | Message::LearnerReply { .. }
-            | Message::Rejoin => self.lead_receive(from, envelope.from_incarnation, &envelope.message),
+            | Message::Rejoin => {
+                self.lead_receive(from, envelope.from_incarnation, &envelope.message);
+            }
             Message::TimeoutNow => self.on_timeout_now(),
             Message::ReadIndex { id } => self.on_read_index(from, id),
             Message::ReadIndexReply { id, index } => self.on_read_index_reply(id, index),
@@ -337,8 +351,8 @@ impl Raft {
     }
 
     fn unheard(&self, envelope: &Envelope) -> Option<DropReason> {
-        let is_peer = envelope.from != self.config.node
-            && self.config.members.contains_key(&envelope.from);
+        let is_peer =
+            envelope.from != self.config.node && self.config.members.contains_key(&envelope.from);
         if !is_peer {
             return Some(DropReason::NotAMember);
         }
@@ -441,7 +455,13 @@ impl Raft {
             self.hard_state_write = id;
         }
         self.writes.push_back((id, self.log.last().index));
-        self.outputs.push_back(Output::Write(Write { id, hard_state, truncate_from, first, entries }));
+        self.outputs.push_back(Output::Write(Write {
+            id,
+            hard_state,
+            truncate_from,
+            first,
+            entries,
+        }));
         id
     }
 
@@ -453,7 +473,9 @@ impl Raft {
             return self.hard_state_write;
         }
         assert!(
-            term > self.hard_state.term || self.hard_state.vote.is_none() || self.hard_state.vote == vote,
+            term > self.hard_state.term
+                || self.hard_state.vote.is_none()
+                || self.hard_state.vote == vote,
             "one vote per term: {:?} then {vote:?} in {term}",
             self.hard_state.vote
         );
@@ -465,7 +487,11 @@ impl Raft {
     }
 
     /// Appends entries, after cutting the log from `truncate_from` on.
-    pub(crate) fn append(&mut self, truncate_from: Option<Index>, entries: Vec<EntryMeta>) -> WriteId {
+    pub(crate) fn append(
+        &mut self,
+        truncate_from: Option<Index>,
+        entries: Vec<EntryMeta>,
+    ) -> WriteId {
         if let Some(from) = truncate_from {
             let to = self.log.last().index;
             self.log.truncate(from);

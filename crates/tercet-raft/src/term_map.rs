@@ -22,7 +22,8 @@ impl TermMap {
     /// # Panics
     /// If the runs do not ascend, or do not fit to `last`.
     pub fn new(runs: Vec<LogPos>, last: Index) -> Self {
-        let ascending = |pair: &[LogPos]| pair[0].term < pair[1].term && pair[0].index < pair[1].index;
+        let ascending =
+            |pair: &[LogPos]| pair[0].term < pair[1].term && pair[0].index < pair[1].index;
         assert!(runs.windows(2).all(ascending), "runs ascend: {runs:?}");
         assert_eq!(runs.first().map_or(0, |first| first.index.0), u64::from(last > Index::ZERO));
         assert!(runs.last().is_none_or(|run| run.index <= last), "the last run is in the log");
@@ -55,7 +56,10 @@ impl TermMap {
     /// If the term is lower than the last one.
     pub fn push(&mut self, term: Term) {
         let last_term = self.last().term;
-        assert!(term >= last_term && term > Term(0), "terms do not decrease: {term} after {last_term}");
+        assert!(
+            term >= last_term && term > Term(0),
+            "terms do not decrease: {term} after {last_term}"
+        );
         self.last = self.last.next();
         if term > last_term {
             self.runs.push(LogPos { term, index: self.last });

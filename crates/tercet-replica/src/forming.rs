@@ -153,10 +153,7 @@ impl Forming {
         }
         match message {
             FormMessage::Ask => {
-                steps.push(FormStep::Send(
-                    from,
-                    FormMessage::Answer { standing: Standing::Fresh },
-                ));
+                steps.push(FormStep::Send(from, FormMessage::Answer { standing: Standing::Fresh }));
             }
             FormMessage::Answer { standing: Standing::Fresh } => {
                 self.fresh.insert(from, incarnation);
@@ -169,7 +166,8 @@ impl Forming {
                 // Only the lowest slot makes clusters, and only the one in which this very
                 // incarnation stands: a late genesis for a disk that is gone is none of ours.
                 let for_me = members.get(&self.identity.node) == Some(&self.identity.incarnation);
-                let from_lowest = self.peers.iter().all(|peer| from <= *peer) && from < self.identity.node;
+                let from_lowest =
+                    self.peers.iter().all(|peer| from <= *peer) && from < self.identity.node;
                 let may_form = self.identity.state == IdentityState::Fresh;
                 if for_me && from_lowest && may_form && members.get(&from) == Some(&incarnation) {
                     if self.identity.cluster_id != Some(cluster_id) {
@@ -210,8 +208,8 @@ impl Forming {
         let me = (self.identity.node, self.identity.incarnation);
         // If the cluster was made with this very incarnation, then this directory has never been
         // anything else: it holds all that it ever promised, which is nothing.
-        let from_the_start = self.identity.state == IdentityState::Fresh
-            && members.get(&me.0) == Some(&me.1);
+        let from_the_start =
+            self.identity.state == IdentityState::Fresh && members.get(&me.0) == Some(&me.1);
         self.identity.cluster_id = Some(cluster_id);
         self.identity.members = members;
         if from_the_start {
@@ -263,7 +261,8 @@ impl Forming {
             return;
         }
         let cluster_id = self.identity.cluster_id.expect("checked above");
-        let store = FormStep::Store(Identity { state: IdentityState::Voter, ..self.identity.clone() });
+        let store =
+            FormStep::Store(Identity { state: IdentityState::Voter, ..self.identity.clone() });
         self.identity.state = IdentityState::Voter;
         steps.push(store);
         for peer in &self.peers {

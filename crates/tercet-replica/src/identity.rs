@@ -70,7 +70,9 @@ pub enum IdentityError {
     #[error("identity: {0}")]
     Io(#[from] std::io::Error),
     /// It was written by a newer program.
-    #[error("identity: format {found} is newer than this program's ({VERSION}): use a newer program")]
+    #[error(
+        "identity: format {found} is newer than this program's ({VERSION}): use a newer program"
+    )]
     Newer {
         /// The format found.
         found: u8,

@@ -15,8 +15,8 @@ use tercet_raft::{
     Time, TransferError, Write, WriteId,
 };
 use tercet_wal::{
-    Batch, Disk, ENTRY_HEADER_BYTES, Entry, EntryHeader, HardState, Room, Wal, WalError, WalOptions,
-    encode_entry,
+    Batch, Disk, ENTRY_HEADER_BYTES, Entry, EntryHeader, HardState, Room, Wal, WalError,
+    WalOptions, encode_entry,
 };
 
 use crate::forming::{FormMessage, FormStep, Forming, answer_as_member};
@@ -243,7 +243,9 @@ pub enum Fatal {
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
     /// It is of another cluster.
-    #[error("the directory belongs to the cluster \"{found}\", not to \"{expected}\": give this node its own directory")]
+    #[error(
+        "the directory belongs to the cluster \"{found}\", not to \"{expected}\": give this node its own directory"
+    )]
     OtherCluster {
         /// The name found.
         found: String,
@@ -251,7 +253,9 @@ pub enum OpenError {
         expected: String,
     },
     /// It is of another slot.
-    #[error("the directory belongs to node {found}, not to node {expected}: give each node its own directory")]
+    #[error(
+        "the directory belongs to node {found}, not to node {expected}: give each node its own directory"
+    )]
     OtherNode {
         /// The slot found.
         found: u8,
@@ -259,7 +263,9 @@ pub enum OpenError {
         expected: u8,
     },
     /// Its members are others.
-    #[error("the directory was made for the members {found}; configured are {expected}: the list of members cannot be changed yet")]
+    #[error(
+        "the directory was made for the members {found}; configured are {expected}: the list of members cannot be changed yet"
+    )]
     OtherMembers {
         /// The members found.
         found: String,
@@ -302,6 +308,9 @@ pub struct ReplicaStatus {
     /// Why `values.log` cannot be written, if it cannot.
     pub values_error: Option<String>,
 }
+
+/// The Readmit entries of a log, by index.
+type Readmits = BTreeMap<Index, (NodeId, Incarnation)>;
 
 /// The end of the log, as far as it was appended here.
 #[derive(Clone, Copy, Debug, Default)]
@@ -613,7 +622,10 @@ impl<D: Disk> Replica<D> {
             heartbeat_interval: self.config.heartbeat_interval,
             election_timeout_min: self.config.election_timeout_min,
             election_timeout_max: self.config.election_timeout_max,
-            #[allow(clippy::cast_possible_truncation, reason = "any 64 bits of a random number do")]
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "any 64 bits of a random number do"
+            )]
             seed: self.config.seed.unwrap_or(incarnation.0 as u64),
             message_bytes_max: self.config.message_bytes_max,
             inflight_bytes_max: self.config.inflight_bytes_max,
@@ -701,7 +713,8 @@ impl<D: Disk> Replica<D> {
                     running.check_files_at = now.after(FILES_INTERVAL);
                     self.check_files()?;
                 }
-                if self.running().is_some_and(|r| r.raft.poll_timeout().is_some_and(|at| at <= now)) {
+                if self.running().is_some_and(|r| r.raft.poll_timeout().is_some_and(|at| at <= now))
+                {
                     self.step(now, Input::Timeout, Incoming::default())?;
                 }
                 Ok(())
@@ -732,7 +745,8 @@ impl<D: Disk> Replica<D> {
             (PeerMessage::Raft { .. }, Phase::Forming(_)) => Ok(()),
             (PeerMessage::Raft { envelope, entries }, Phase::Running(running)) => {
                 if !metas_match(&envelope, &entries) {
-                    let text = format!("dropped a message of {from}: its entries are not what it says");
+                    let text =
+                        format!("dropped a message of {from}: its entries are not what it says");
                     self.effects.push_back(Effect::Warning(text));
                     return Ok(());
                 }
@@ -863,9 +877,7 @@ impl<D: Disk> Replica<D> {
 
     /// Whether [`Self::flush`] has something to do.
     pub fn needs_flush(&self) -> bool {
-        self.running().is_some_and(|running| {
-            running.staged.is_some() || running.values_behind()
-        })
+        self.running().is_some_and(|running| running.staged.is_some() || running.values_behind())
     }
 
     /// Puts all that is staged on disk with one sync, tells the core, applies what is committed,
@@ -875,11 +887,13 @@ impl<D: Disk> Replica<D> {
     /// [`Fatal`]: stop. Nothing of what failed was acknowledged.
     pub fn flush(&mut self, now: Time) -> Result<(), Fatal> {
         loop {
-            let Phase::Running(running) = &mut self.phase else { return Ok(()) };
+            let Phase::Running(running) = &mut self.phase else {
+                return Ok(());
+            };
             let Some(write) = running.staged else { break };
             match running.wal.commit(&mut self.disk) {
                 Ok(()) => {}
-                Err(WalError::Full { .. }) => {
+                Err(WalError::Full) => {
                     // Nothing was written; all of it stays staged until there is room.
                     running.note_full(true, &mut self.effects);
                     break;
@@ -889,7 +903,9 @@ impl<D: Disk> Replica<D> {
             running.staged = None;
             self.step(now, Input::Durable { write }, Incoming::default())?;
         }
-        let Phase::Running(running) = &mut self.phase else { return Ok(()) };
+        let Phase::Running(running) = &mut self.phase else {
+            return Ok(());
+        };
         running.advance_values(&self.disk, &mut self.effects)?;
         running.answer_waiting_all(&mut self.effects);
         Ok(())
@@ -921,11 +937,15 @@ impl<D: Disk> Replica<D> {
 
     /// Notices what was done to the files behind this node's back.
     fn check_files(&mut self) -> Result<(), Fatal> {
-        let Phase::Running(running) = &mut self.phase else { return Ok(()) };
+        let Phase::Running(running) = &mut self.phase else {
+            return Ok(());
+        };
         running.wal.check_files(&self.disk).map_err(fatal)?;
         let room = running.wal.room(&self.disk);
         running.note_full(room == Room::Full, &mut self.effects);
-        if !running.values.is_intact(&self.disk).unwrap_or(false) && running.values.pending_bytes() == 0 {
+        if !running.values.is_intact(&self.disk).unwrap_or(false)
+            && running.values.pending_bytes() == 0
+        {
             let text = "values.log was deleted, replaced or edited: it is made again from the log";
             self.effects.push_back(Effect::Warning(text.to_owned()));
             running.rebuild_values(&mut self.disk);
@@ -1019,10 +1039,7 @@ enum Considered {
 impl<D: Disk> Running<D> {
     /// Walks the whole log once, at the start: compares `values.log` with it, and remembers the
     /// request ids and the Readmit entries in it.
-    fn walk(
-        &mut self,
-        disk: &mut D,
-    ) -> Result<(BTreeMap<Index, (NodeId, Incarnation)>, u64), OpenError> {
+    fn walk(&mut self, disk: &mut D) -> Result<(Readmits, u64), OpenError> {
         let values = ValuesFile::open(disk).map_err(io("open values.log"))?;
         let values = std::mem::replace(&mut self.values, values);
         let mut check = Check::new(values).map_err(io("read values.log"))?;
@@ -1074,13 +1091,8 @@ impl<D: Disk> Running<D> {
                 return Considered::Answer(Err(SubmitError::KeyReused));
             }
             let term = self.raft.term_at(Index(seen.index)).map_or(0, |term| term.0);
-            let pending = Pending {
-                tag: submit.tag,
-                term,
-                seen,
-                duplicate: true,
-                wait_all: submit.wait_all,
-            };
+            let pending =
+                Pending { tag: submit.tag, term, seen, duplicate: true, wait_all: submit.wait_all };
             if seen.index <= self.applied && !submit.wait_all {
                 return Considered::Answer(Ok(self.submitted(&pending)));
             }
@@ -1121,21 +1133,17 @@ impl<D: Disk> Running<D> {
     }
 
     /// Stages a write of the core: pairs its metas with their bytes.
-    fn stage(
-        &mut self,
-        write: &Write,
-        incoming: &mut Incoming,
-        disk: &mut D,
-    ) -> Result<(), Fatal> {
+    fn stage(&mut self, write: &Write, incoming: &mut Incoming, disk: &mut D) -> Result<(), Fatal> {
         if let Some(from) = write.truncate_from {
             self.truncate(from.0, disk)?;
         }
         let mut entries = Vec::with_capacity(write.entries.len());
         for (meta, index) in write.entries.iter().zip(write.first.0..) {
-            let received = incoming.entries.first().map(|first| first.header.index).and_then(|first| {
-                let at = usize::try_from(index.checked_sub(first)?).ok()?;
-                incoming.entries.get(at).cloned()
-            });
+            let received =
+                incoming.entries.first().map(|first| first.header.index).and_then(|first| {
+                    let at = usize::try_from(index.checked_sub(first)?).ok()?;
+                    incoming.entries.get(at).cloned()
+                });
             let is_accepted = incoming.accepted.front().is_some_and(|(at, _)| *at == index);
             let entry = match received {
                 Some(entry) => entry,
@@ -1153,10 +1161,9 @@ impl<D: Disk> Running<D> {
             self.note_appended(&entry, true);
             entries.push(entry);
         }
-        let hard_state = write.hard_state.map(|state| HardState {
-            term: state.term.0,
-            vote: state.vote.map(NodeId::slot),
-        });
+        let hard_state = write
+            .hard_state
+            .map(|state| HardState { term: state.term.0, vote: state.vote.map(NodeId::slot) });
         self.wal.stage(Batch {
             hard_state,
             truncate_from: write.truncate_from.map(|from| from.0),
@@ -1253,7 +1260,8 @@ impl<D: Disk> Running<D> {
         let mut sent = prev.index;
         let mut bytes = 0;
         if connected {
-            let entries = self.wal.read(disk, prev.index.0 + 1, last.0, bytes_max).map_err(fatal)?;
+            let entries =
+                self.wal.read(disk, prev.index.0 + 1, last.0, bytes_max).map_err(fatal)?;
             for entry in &entries {
                 metas.push(meta_of(entry));
                 bytes += entry.frame.len() as u64;
@@ -1279,7 +1287,8 @@ impl<D: Disk> Running<D> {
         let later = self.pending.split_off(&(last + 1));
         for (index, pendings) in std::mem::replace(&mut self.pending, later) {
             for pending in pendings {
-                let holds = self.raft.term_at(Index(index)).map(|term| term.0) == Some(pending.term);
+                let holds =
+                    self.raft.term_at(Index(index)).map(|term| term.0) == Some(pending.term);
                 assert!(holds, "entry {index} of a leader is the one that was submitted");
                 if pending.wait_all {
                     self.waiting_all.entry(index).or_default().push(pending);
@@ -1469,9 +1478,9 @@ fn metas_match(envelope: &Envelope, entries: &[Entry]) -> bool {
     match &envelope.message {
         Message::Append { prev, entries: metas, .. } => {
             metas.len() == entries.len()
-                && entries.iter().zip(metas).zip(prev.index.0 + 1..).all(|((entry, meta), index)| {
-                    entry.header.index == index && meta_of(entry) == *meta
-                })
+                && entries.iter().zip(metas).zip(prev.index.0 + 1..).all(
+                    |((entry, meta), index)| entry.header.index == index && meta_of(entry) == *meta,
+                )
         }
         Message::PreVote { .. }
         | Message::PreVoteReply { .. }
@@ -1550,7 +1559,9 @@ fn fatal(error: WalError) -> Fatal {
         WalError::Lost { .. } | WalError::Corrupt { .. } | WalError::Missing { .. } => {
             Fatal::LostMemory(error.to_string())
         }
-        other => Fatal::Disk(other.to_string()),
+        WalError::Io { .. } | WalError::Newer { .. } | WalError::Poisoned | WalError::Full => {
+            Fatal::Disk(error.to_string())
+        }
     }
 }
 

@@ -160,7 +160,14 @@ const CHECK_BYTES: usize = 1 << 20;
 impl<F: DiskFile> Check<F> {
     pub(crate) fn new(values: ValuesFile<F>) -> io::Result<Self> {
         let file_bytes = values.file.len()?;
-        Ok(Self { values, file_bytes, read: Vec::new(), read_at: 0, line: Vec::new(), differs: false })
+        Ok(Self {
+            values,
+            file_bytes,
+            read: Vec::new(),
+            read_at: 0,
+            line: Vec::new(),
+            differs: false,
+        })
     }
 
     /// Compares the next entry's lines, unless an earlier one differed already.
@@ -195,7 +202,8 @@ impl<F: DiskFile> Check<F> {
             self.read.resize(want, 0);
             let mut filled = 0;
             while filled < self.line.len() {
-                let n = self.values.file.read_at(&mut self.read[filled..], offset + filled as u64)?;
+                let n =
+                    self.values.file.read_at(&mut self.read[filled..], offset + filled as u64)?;
                 if n == 0 {
                     break;
                 }

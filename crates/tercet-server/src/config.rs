@@ -90,12 +90,7 @@ impl Default for Limits {
 
 impl ServerConfig {
     /// A node with the defaults.
-    pub fn new(
-        node: u8,
-        members: BTreeMap<u8, String>,
-        data: PathBuf,
-        listen: SocketAddr,
-    ) -> Self {
+    pub fn new(node: u8, members: BTreeMap<u8, String>, data: PathBuf, listen: SocketAddr) -> Self {
         Self {
             cluster_name: "tercet".to_owned(),
             node,

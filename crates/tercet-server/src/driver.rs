@@ -64,7 +64,9 @@ pub(crate) enum DriverError {
     Open { data: String, source: OpenError },
     #[error("{data}: {source}")]
     Disk { data: String, source: tercet_wal::OpenDirError },
-    #[error("{data}: {what}: nothing was acknowledged after it. Check the disk, then start the node again")]
+    #[error(
+        "{data}: {what}: nothing was acknowledged after it. Check the disk, then start the node again"
+    )]
     Failed { data: String, what: String },
 }
 
@@ -143,7 +145,12 @@ pub(crate) async fn run(
         desk,
         replica,
         links,
-        peers: local.members.keys().filter(|peer| **peer != node).map(|peer| (*peer, PeerLink::default())).collect(),
+        peers: local
+            .members
+            .keys()
+            .filter(|peer| **peer != node)
+            .map(|peer| (*peer, PeerLink::default()))
+            .collect(),
         local,
         replies: BTreeMap::new(),
         barriers: BTreeMap::new(),
@@ -296,7 +303,9 @@ impl Driver<'_> {
                     let reply = ReplyTo::Peer { node: from, id };
                     self.enqueue(submit, reply);
                 }
-                Err(why) => self.warn(format!("a forwarded submit of {from} cannot be read: {why}")),
+                Err(why) => {
+                    self.warn(format!("a forwarded submit of {from} cannot be read: {why}"));
+                }
             },
             Kind::ForwardReply => match forward::decode_reply(frame.message) {
                 Ok(ForwardReply { id, result }) => {
@@ -432,7 +441,9 @@ impl Driver<'_> {
                     self.links.send(to, &message);
                 }
                 Effect::Submitted { tag, result } => {
-                    let Some(reply) = self.replies.remove(&tag) else { continue };
+                    let Some(reply) = self.replies.remove(&tag) else {
+                        continue;
+                    };
                     let result = match result {
                         Ok(done) => Ok(Submitted {
                             first_seq: done.first_seq,
@@ -440,7 +451,11 @@ impl Driver<'_> {
                             term: done.term,
                             index: done.index,
                             duplicate: done.duplicate,
-                            durable_on: done.durable_on.iter().map(|n| u32::from(n.slot())).collect(),
+                            durable_on: done
+                                .durable_on
+                                .iter()
+                                .map(|n| u32::from(n.slot()))
+                                .collect(),
                         }),
                         Err(error) => Err(self.submit_error(error)),
                     };
@@ -582,12 +597,14 @@ impl Driver<'_> {
             },
             SubmitError::Quarantined => self.no_leader(),
             SubmitError::Overloaded => {
-                let mut error = ApiError::new(Reason::Overloaded, "too much is uncommitted: try again later");
+                let mut error =
+                    ApiError::new(Reason::Overloaded, "too much is uncommitted: try again later");
                 error.retry_after_ms = Some(50);
                 error
             }
             SubmitError::DiskFull => {
-                let mut error = ApiError::new(Reason::DiskFull, "the leader's disk is full: make space there");
+                let mut error =
+                    ApiError::new(Reason::DiskFull, "the leader's disk is full: make space there");
                 error.retry_after_ms = Some(1000);
                 error
             }
@@ -615,13 +632,17 @@ impl Driver<'_> {
     fn transferred(&self, result: Result<NodeId, TransferError>) -> Result<u8, ApiError> {
         result.map(NodeId::slot).map_err(|error| match error {
             TransferError::NotLeader => self.submit_error(SubmitError::NotLeader),
-            TransferError::BadTarget => {
-                ApiError::new(Reason::Invalid, "that node cannot lead: it is no peer, or quarantined")
+            TransferError::BadTarget => ApiError::new(
+                Reason::Invalid,
+                "that node cannot lead: it is no peer, or quarantined",
+            ),
+            TransferError::TimedOut => ApiError::new(
+                Reason::Deadline,
+                "the target did not take over in time: nothing has changed",
+            ),
+            TransferError::Busy => {
+                ApiError::new(Reason::Overloaded, "another transfer is under way")
             }
-            TransferError::TimedOut => {
-                ApiError::new(Reason::Deadline, "the target did not take over in time: nothing has changed")
-            }
-            TransferError::Busy => ApiError::new(Reason::Overloaded, "another transfer is under way"),
         })
     }
 
@@ -646,10 +667,13 @@ impl Driver<'_> {
         let mut problems = Vec::new();
         if !status.awaited.is_empty() {
             let list: Vec<String> = status.awaited.iter().map(ToString::to_string).collect();
-            problems.push(format!("the cluster is not formed yet: waiting for {}", list.join(", ")));
+            problems
+                .push(format!("the cluster is not formed yet: waiting for {}", list.join(", ")));
         }
         if status.identity.state == IdentityState::Quarantined {
-            problems.push("this node has lost its memory: it may not vote until it is readmitted".to_owned());
+            problems.push(
+                "this node has lost its memory: it may not vote until it is readmitted".to_owned(),
+            );
         }
         if status.disk_full {
             problems.push("the disk is full: new records are refused".to_owned());
@@ -696,7 +720,9 @@ impl Driver<'_> {
             peers: self.peers.iter().map(peer).collect(),
             cluster_name: self.config.cluster_name.clone(),
             leader_address: self.leader_address().unwrap_or_default(),
-            voted_for: raft.and_then(|raft| raft.hard_state.vote).map(|vote| u32::from(vote.slot())),
+            voted_for: raft
+                .and_then(|raft| raft.hard_state.vote)
+                .map(|vote| u32::from(vote.slot())),
             sync_p99_us: self.desk.metrics.sync_p99_us(),
             problems: if leads || !problems.is_empty() { problems } else { Vec::new() },
             pid: std::process::id(),

@@ -160,7 +160,8 @@ mod tests {
         };
         let mut error = ApiError::new(Reason::Conflict, "no");
         error.next_seq = Some(7);
-        let unknown = ApiError::new(Reason::LeadershipLost, "lost").with_leader(Some("a:1".to_owned()));
+        let unknown =
+            ApiError::new(Reason::LeadershipLost, "lost").with_leader(Some("a:1".to_owned()));
         for result in [Ok(done), Err(error), Err(unknown)] {
             let message = Bytes::from(encode_reply(5, &result).encode_to_vec());
             let reply = decode_reply(message).unwrap();

@@ -74,19 +74,62 @@ impl Default for Metrics {
             latest_syncs: Mutex::new(Ring::default()),
             registry: Registry::default(),
         };
-        registry.register("submits", "Submits that this node answered as leader, by result", metrics.submits.clone());
-        registry.register("records", "Records that this node committed as leader", metrics.records.clone());
-        registry.register_with_unit("sync", "One write to the log with its sync", Unit::Seconds, metrics.sync.clone());
-        registry.register_with_unit("submit", "A submit from its arrival at this node to its answer", Unit::Seconds, metrics.submit_seconds.clone());
+        registry.register(
+            "submits",
+            "Submits that this node answered as leader, by result",
+            metrics.submits.clone(),
+        );
+        registry.register(
+            "records",
+            "Records that this node committed as leader",
+            metrics.records.clone(),
+        );
+        registry.register_with_unit(
+            "sync",
+            "One write to the log with its sync",
+            Unit::Seconds,
+            metrics.sync.clone(),
+        );
+        registry.register_with_unit(
+            "submit",
+            "A submit from its arrival at this node to its answer",
+            Unit::Seconds,
+            metrics.submit_seconds.clone(),
+        );
         registry.register("term", "The current term", metrics.term.clone());
         registry.register("leader", "1 while this node leads", metrics.is_leader.clone());
-        registry.register("role_changes", "How often the role changed", metrics.role_changes.clone());
+        registry.register(
+            "role_changes",
+            "How often the role changed",
+            metrics.role_changes.clone(),
+        );
         registry.register("last_index", "The last index of the log", metrics.last_index.clone());
-        registry.register("durable_index", "Synced here up to this index", metrics.durable_index.clone());
-        registry.register("commit_index", "Committed up to this index", metrics.commit_index.clone());
-        registry.register("next_seq", "The sequence number of the next record", metrics.next_seq.clone());
-        registry.register("client_connections", "Client connections that are open", metrics.connections.clone());
-        registry.register_with_unit("inflight", "Bytes of submits under way", Unit::Bytes, metrics.inflight_bytes.clone());
+        registry.register(
+            "durable_index",
+            "Synced here up to this index",
+            metrics.durable_index.clone(),
+        );
+        registry.register(
+            "commit_index",
+            "Committed up to this index",
+            metrics.commit_index.clone(),
+        );
+        registry.register(
+            "next_seq",
+            "The sequence number of the next record",
+            metrics.next_seq.clone(),
+        );
+        registry.register(
+            "client_connections",
+            "Client connections that are open",
+            metrics.connections.clone(),
+        );
+        registry.register_with_unit(
+            "inflight",
+            "Bytes of submits under way",
+            Unit::Bytes,
+            metrics.inflight_bytes.clone(),
+        );
         Self { registry, ..metrics }
     }
 }
@@ -115,7 +158,8 @@ impl Metrics {
 
     /// The 99th percentile of the latest syncs, in microseconds; 0 if there was none.
     pub fn sync_p99_us(&self) -> u64 {
-        let mut values = self.latest_syncs.lock().expect("nobody panics while holding it").values.clone();
+        let mut values =
+            self.latest_syncs.lock().expect("nobody panics while holding it").values.clone();
         if values.is_empty() {
             return 0;
         }

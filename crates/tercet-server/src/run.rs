@@ -121,7 +121,8 @@ pub fn run(
     };
 
     let (commands_tx, commands) = mpsc::unbounded_channel();
-    let (progress, progress_rx) = watch::channel(Progress { first_seq: 1, next_seq: 1, ..Progress::default() });
+    let (progress, progress_rx) =
+        watch::channel(Progress { first_seq: 1, next_seq: 1, ..Progress::default() });
     let (events, _) = broadcast::channel(EVENTS_KEPT);
     let metrics = Arc::new(Metrics::default());
     let (stop_tx, stop) = watch::channel(false);
@@ -132,7 +133,8 @@ pub fn run(
         metrics: Arc::clone(&metrics),
         id: config.node,
     };
-    let mut desk = Desk { commands, progress, events, metrics, stop, started: Instant::now(), event_seq: 0 };
+    let mut desk =
+        Desk { commands, progress, events, metrics, stop, started: Instant::now(), event_seq: 0 };
 
     api_runtime.spawn(async move {
         shutdown.await;
@@ -186,7 +188,8 @@ async fn own(
                 ready();
             }
         };
-        let owner = driver::run(config, desk, Rc::clone(&listener), lost.take(), &mut random, on_open);
+        let owner =
+            driver::run(config, desk, Rc::clone(&listener), lost.take(), &mut random, on_open);
         match tasks.run_until(owner).await {
             Ok(Ended::Stopped) => return Ok(()),
             Ok(Ended::LostMemory(why)) => {
@@ -214,15 +217,16 @@ fn bind(address: &str, what: &'static str) -> Result<TcpListener, ServeError> {
         TcpListener::from_std(listener)
     });
     listener.map_err(|source| {
-        let hint = match source.kind() {
-            std::io::ErrorKind::AddrInUse => {
-                "Another process has this port: stop it, or give this node another port"
-            }
-            std::io::ErrorKind::AddrNotAvailable => {
-                "This machine does not have that address: check the node's id and its entry in the list of members"
-            }
-            std::io::ErrorKind::PermissionDenied => "Ports below 1024 need privileges: take a higher one",
-            _ => "Check the address",
+        use std::io::ErrorKind;
+        let hint = if source.kind() == ErrorKind::AddrInUse {
+            "Another process has this port: stop it, or give this node another port"
+        } else if source.kind() == ErrorKind::AddrNotAvailable {
+            "This machine does not have that address: check the node's id and its entry in the \
+             list of members"
+        } else if source.kind() == ErrorKind::PermissionDenied {
+            "Ports below 1024 need privileges: take a higher one"
+        } else {
+            "Check the address"
         };
         ServeError::Bind { address: address.to_owned(), what, source, hint }
     })

@@ -35,12 +35,9 @@ pub(crate) async fn run(node: &NodeHandle, submit: Submit) -> Result<Submitted, 
             Ok(Err(error)) | Err(error) => error,
         };
         maybe_appended |= error.outcome == Outcome::Unknown;
-        let retry = match error.reason {
-            Reason::NoLeader | Reason::LeadershipLost | Reason::Quarantined => true,
-            Reason::NotLeader => !submit.never_forward,
-            Reason::Conflict => false,
-            _ => false,
-        };
+        let moves =
+            matches!(error.reason, Reason::NoLeader | Reason::LeadershipLost | Reason::Quarantined);
+        let retry = moves || (error.reason == Reason::NotLeader && !submit.never_forward);
         // With `expect_next`, a repetition of what was appended is recognised by its id, so the
         // condition does not turn a success into a conflict.
         if !retry || Instant::now() + PAUSE >= submit.deadline || progress.borrow().stopping {

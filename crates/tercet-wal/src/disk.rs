@@ -140,7 +140,7 @@ pub struct FileDisk {
 }
 
 /// How many zeros are written at a time.
-const ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
 impl FileDisk {
     /// Takes a directory for this process, making it if need be (mode 0700).
@@ -155,10 +155,8 @@ impl FileDisk {
             .create(&dir)
             .map_err(io("make the directory"))?;
         let path = dir.join("lock");
-        let mut lock = options(true)
-            .truncate(false)
-            .open(&path)
-            .map_err(io("open its lock file"))?;
+        let mut lock =
+            options(true).truncate(false).open(&path).map_err(io("open its lock file"))?;
         match rustix::fs::flock(&lock, rustix::fs::FlockOperation::NonBlockingLockExclusive) {
             Ok(()) => {}
             Err(rustix::io::Errno::WOULDBLOCK) => {
@@ -170,7 +168,9 @@ impl FileDisk {
         // Only words for people: who cannot write them still has the lock.
         let _ = lock.set_len(0).and_then(|()| writeln!(lock, "{}", std::process::id()));
         sync_path(&dir).map_err(io("sync it"))?;
-        if let Some(parent) = dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned)) {
+        if let Some(parent) =
+            dir.canonicalize().ok().and_then(|dir| dir.parent().map(Path::to_owned))
+        {
             sync_path(&parent).map_err(io("sync the directory above it"))?;
         }
         Ok(Self { dir, _lock: lock, prepared: BTreeMap::new() })
@@ -182,7 +182,9 @@ impl FileDisk {
     }
 
     fn make_folder(&self, name: &str) -> io::Result<()> {
-        let Some((folder, _)) = name.rsplit_once('/') else { return Ok(()) };
+        let Some((folder, _)) = name.rsplit_once('/') else {
+            return Ok(());
+        };
         let path = self.dir.join(folder);
         match fs::DirBuilder::new().mode(0o700).create(&path) {
             Ok(()) => sync_path(&self.dir),
@@ -248,9 +250,10 @@ impl Disk for FileDisk {
         }
         let (done, receiver) = mpsc::channel();
         let path = self.dir.join(name);
-        let spawned = std::thread::Builder::new().name("tercet-prepare".to_owned()).spawn(move || {
-            let _ = done.send(make_zeroed(&path, bytes));
-        });
+        let spawned =
+            std::thread::Builder::new().name("tercet-prepare".to_owned()).spawn(move || {
+                let _ = done.send(make_zeroed(&path, bytes));
+            });
         if spawned.is_ok() {
             self.prepared.insert(name.to_owned(), receiver);
         }
@@ -306,7 +309,9 @@ impl Disk for FileDisk {
     fn same_file(&self, file: &File, name: &str) -> io::Result<bool> {
         let open = file.metadata()?;
         match fs::metadata(self.dir.join(name)) {
-            Ok(named) => Ok((open.dev(), open.ino()) == (named.dev(), named.ino()) && open.nlink() > 0),
+            Ok(named) => {
+                Ok((open.dev(), open.ino()) == (named.dev(), named.ino()) && open.nlink() > 0)
+            }
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -510,7 +515,9 @@ impl MemDisk {
     /// Damages a file on the platter: the bytes at `offset` are combined with `mask` by exclusive or.
     pub fn damage(&self, name: &str, offset: usize, mask: &[u8]) {
         let mut state = self.state();
-        let Some(id) = state.names.get(name).copied() else { return };
+        let Some(id) = state.names.get(name).copied() else {
+            return;
+        };
         let content = state.content(id);
         for (at, mask) in (offset..).zip(mask) {
             if let Some(byte) = content.platter.get_mut(at) {
@@ -578,7 +585,8 @@ impl Disk for MemDisk {
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
-        let id = state.names.remove(from).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
+        let id =
+            state.names.remove(from).ok_or_else(|| io::Error::from(io::ErrorKind::NotFound))?;
         state.names.insert(to.to_owned(), id);
         Ok(())
     }

@@ -140,7 +140,9 @@ impl FrameHeader {
 
     pub(crate) fn decode(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.get(..FRAME_HEADER_BYTES)?;
-        if rest.get_u32_le() != FRAME_MAGIC || rest.get_u32_le() != crc32c::crc32c(&bytes[8..FRAME_HEADER_BYTES]) {
+        if rest.get_u32_le() != FRAME_MAGIC
+            || rest.get_u32_le() != crc32c::crc32c(&bytes[8..FRAME_HEADER_BYTES])
+        {
             return None;
         }
         let seq = rest.get_u64_le();

@@ -117,7 +117,10 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
             log_id: header.log_id,
         };
         if header.first_frame != next_frame && position > 0 {
-            found(fault(0, format!("frames {next_frame} to {} are missing before it", header.first_frame - 1)));
+            found(fault(
+                0,
+                format!("frames {next_frame} to {} are missing before it", header.first_frame - 1),
+            ));
         }
         loop {
             match scan.look() {

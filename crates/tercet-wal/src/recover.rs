@@ -86,8 +86,14 @@ impl Scan<'_> {
             .ok_or_else(|| "the segment ends".to_owned())?;
         let header = FrameHeader::decode(head)
             .ok_or_else(|| "the header of a frame is damaged".to_owned())?;
-        if header.segment != self.number || header.log_id != self.log_id || header.seq != self.next_frame {
-            return Err(format!("frame {} stands where {} is expected", header.seq, self.next_frame));
+        if header.segment != self.number
+            || header.log_id != self.log_id
+            || header.seq != self.next_frame
+        {
+            return Err(format!(
+                "frame {} stands where {} is expected",
+                header.seq, self.next_frame
+            ));
         }
         let ids_bytes = (1 + u64::from(header.entry_count)) * ID_BYTES as u64;
         if offset + header.space() + ids_bytes > self.ids {
@@ -102,7 +108,8 @@ impl Scan<'_> {
         for index in header.first_index..header.first_index + u64::from(header.entry_count) {
             let bad = |why: &str| format!("entry {index}: {why}");
             let entry = EntryHeader::peek(&body[at..]).map_err(|error| bad(&error.to_string()))?;
-            let frame = body.get(at..at + entry.frame_bytes()).ok_or_else(|| bad("it is cut short"))?;
+            let frame =
+                body.get(at..at + entry.frame_bytes()).ok_or_else(|| bad("it is cut short"))?;
             if crc32c::crc32c(&frame[4..]) != entry.crc {
                 return Err(bad("its checksum does not fit"));
             }
@@ -194,7 +201,9 @@ pub(crate) fn open<D: Disk>(
     let mut recovered = Recovered::default();
     let numbers = segment_numbers(disk)?;
     if numbers.is_empty() {
-        return Err(WalError::Missing { what: "the log has no segment: it was deleted".to_owned() });
+        return Err(WalError::Missing {
+            what: "the log has no segment: it was deleted".to_owned(),
+        });
     }
     let mut unused: Vec<String> = Vec::new();
     for (position, number) in numbers.iter().enumerate() {
@@ -228,7 +237,9 @@ pub(crate) fn open<D: Disk>(
                 }
                 read_segment(&mut wal, &mut recovered, header, file, &bytes)?;
             }
-            Err(HeaderError::Newer(found)) => return Err(WalError::Newer { segment: name, found }),
+            Err(HeaderError::Newer(found)) => {
+                return Err(WalError::Newer { segment: name, found });
+            }
             Err(HeaderError::NotOne) => {
                 // Prepared and never used, or cut short before its first frame was synced.
                 let start = usize::try_from(SEGMENT_HEADER_BYTES).expect("4096");
@@ -304,7 +315,8 @@ fn read_segment<D: Disk>(
     loop {
         match scan.look() {
             Next::Frame(frame, has_ids) => {
-                apply(wal, recovered, &frame, number - 1).map_err(|what| corrupt(frame.offset, what))?;
+                apply(wal, recovered, &frame, number - 1)
+                    .map_err(|what| corrupt(frame.offset, what))?;
                 if !has_ids {
                     without_ids.push((scan.ids, Scan::expected_ids(&frame)));
                 }
@@ -341,7 +353,10 @@ fn apply<D: Disk>(
 ) -> Result<(), String> {
     let header = &frame.header;
     if header.hard_state.term < wal.hard_state.term {
-        return Err(format!("term {} follows term {}", header.hard_state.term, wal.hard_state.term));
+        return Err(format!(
+            "term {} follows term {}",
+            header.hard_state.term, wal.hard_state.term
+        ));
     }
     wal.hard_state = header.hard_state;
     let last = wal.places.len() as u64;
@@ -358,7 +373,10 @@ fn apply<D: Disk>(
     for (entry, offset) in &frame.entries {
         let last_term = recovered.runs.last().map_or(0, |(term, _)| *term);
         if entry.term < last_term {
-            return Err(format!("term {} of entry {} follows term {last_term}", entry.term, entry.index));
+            return Err(format!(
+                "term {} of entry {} follows term {last_term}",
+                entry.term, entry.index
+            ));
         }
         if entry.term > last_term {
             recovered.runs.push((entry.term, entry.index));

@@ -339,7 +339,8 @@ impl<D: Disk> Wal<D> {
         let offset = |at: u64| u32::try_from(at).expect("a segment is below 4 GiB");
         let mut at = segment.end + FRAME_HEADER_BYTES as u64;
         // Identifiers grow down: the frame's stands highest, its last entry's lowest.
-        let mut ids = vec![Identifier::Frame { seq: header.seq, offset: offset(segment.end), hard_state }];
+        let mut ids =
+            vec![Identifier::Frame { seq: header.seq, offset: offset(segment.end), hard_state }];
         let mut places = Vec::with_capacity(entries.len());
         let encoded = header.encode();
         let mut pieces: Vec<&[u8]> = Vec::with_capacity(1 + entries.len());
@@ -347,7 +348,8 @@ impl<D: Disk> Wal<D> {
         for entry in &entries {
             let EntryHeader { term, index, crc, .. } = entry.header;
             ids.push(Identifier::Entry { term, index, offset: offset(at), crc });
-            places.push(Place { segment: u32::try_from(position).expect("few"), offset: offset(at) });
+            places
+                .push(Place { segment: u32::try_from(position).expect("few"), offset: offset(at) });
             pieces.push(&entry.frame);
             at += entry.frame.len() as u64;
         }
@@ -491,8 +493,14 @@ impl<D: Disk> Wal<D> {
         Ok(entries)
     }
 
-    fn fill(&self, segment: &Segment<D::File>, buffer: &mut [u8], offset: u64) -> Result<(), WalError> {
-        read_full(&segment.file, buffer, offset).map_err(io_error("read", &segment.name()))?
+    fn fill(
+        &self,
+        segment: &Segment<D::File>,
+        buffer: &mut [u8],
+        offset: u64,
+    ) -> Result<(), WalError> {
+        read_full(&segment.file, buffer, offset)
+            .map_err(io_error("read", &segment.name()))?
             .then_some(())
             .ok_or_else(|| WalError::Lost { path: segment.name() })
     }
@@ -535,7 +543,8 @@ impl<D: Disk> Wal<D> {
         for position in [newest, self.check_next] {
             let segment = &self.segments[position];
             let name = segment.name();
-            let is_same = disk.same_file(&segment.file, &name).map_err(io_error("look at", &name))?;
+            let is_same =
+                disk.same_file(&segment.file, &name).map_err(io_error("look at", &name))?;
             let length = segment.file.len().map_err(io_error("look at", &name))?;
             if !is_same || length < segment.bytes {
                 return Err(WalError::Lost { path: name });

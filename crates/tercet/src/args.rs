@@ -30,17 +30,23 @@ same --key) · serve: 10 a port is taken, 11 the data directory cannot be used, 
 #[derive(Subcommand, Debug)]
 pub(crate) enum Command {
     /// Run a whole cluster on this machine, with a prompt
-    #[command(after_help = "Examples:\n  tercet dev\n  printf 'submit 1\\nstatus\\n' | tercet dev\n\n\
-With input from a pipe every line is run; the exit code is 1 if any of them failed.")]
+    #[command(
+        after_help = "Examples:\n  tercet dev\n  printf 'submit 1\\nstatus\\n' | tercet dev\n\n\
+With input from a pipe every line is run; the exit code is 1 if any of them failed."
+    )]
     Dev(DevArgs),
     /// Run one node
-    #[command(after_help = "Examples:\n  tercet serve --config n1.toml\n  tercet serve --id 1 --data ./n1 \
+    #[command(
+        after_help = "Examples:\n  tercet serve --config n1.toml\n  tercet serve --id 1 --data ./n1 \
 --cluster 1=127.0.0.1:7201,2=127.0.0.1:7202,3=127.0.0.1:7203 --listen 127.0.0.1:7101\n\n\
-The same command is right for the first start, a restart, and after a lost disk. Flags go before TERCET_* variables, those before the file.")]
+The same command is right for the first start, a restart, and after a lost disk. Flags go before TERCET_* variables, those before the file."
+    )]
     Serve(ServeArgs),
     /// Append values; success means: on disk on a majority
-    #[command(after_help = "Examples:\n  tercet submit 1\n  tercet submit a b c          (all or none, next to each other)\n  \
-seq 1000 | tercet submit -   (one value per line)\n  tercet submit --key order-4711 paid")]
+    #[command(
+        after_help = "Examples:\n  tercet submit 1\n  tercet submit a b c          (all or none, next to each other)\n  \
+seq 1000 | tercet submit -   (one value per line)\n  tercet submit --key order-4711 paid"
+    )]
     Submit(SubmitArgs),
     /// Print committed values
     Read(ReadArgs),
@@ -159,8 +165,13 @@ pub(crate) struct ServeArgs {
 #[derive(ClapArgs, Debug, Clone)]
 pub(crate) struct Nodes {
     /// Client addresses of the nodes; some are enough
-    #[arg(long = "node", env = "TERCET_NODES", value_delimiter = ',', value_name = "ADDR",
-          default_value = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103")]
+    #[arg(
+        long = "node",
+        env = "TERCET_NODES",
+        value_delimiter = ',',
+        value_name = "ADDR",
+        default_value = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
+    )]
     pub(crate) nodes: Vec<String>,
 }
 

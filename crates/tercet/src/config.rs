@@ -149,10 +149,11 @@ pub(crate) fn parse_size(text: &str) -> Result<u64, String> {
 pub(crate) fn parse_cluster(text: &str) -> Result<BTreeMap<u8, String>, String> {
     let mut members = BTreeMap::new();
     for part in text.split(',').map(str::trim).filter(|part| !part.is_empty()) {
-        let (id, address) = part
-            .split_once('=')
-            .ok_or_else(|| format!("--cluster: \"{part}\" is not ID=HOST:PORT, such as 1=127.0.0.1:7201"))?;
-        let id: u8 = id.trim().parse().map_err(|_| format!("--cluster: \"{id}\" is not a node's number"))?;
+        let (id, address) = part.split_once('=').ok_or_else(|| {
+            format!("--cluster: \"{part}\" is not ID=HOST:PORT, such as 1=127.0.0.1:7201")
+        })?;
+        let id: u8 =
+            id.trim().parse().map_err(|_| format!("--cluster: \"{id}\" is not a node's number"))?;
         check_address(address.trim())?;
         if members.insert(id, address.trim().to_owned()).is_some() {
             return Err(format!("--cluster: node {id} is named twice"));
@@ -179,9 +180,12 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
 
 fn parse_file(content: &str) -> Result<File, String> {
     toml::from_str(content).map_err(|error| {
-        let line = error.span().map_or(1, |span| content[..span.start.min(content.len())].matches('\n').count() + 1);
+        let line = error
+            .span()
+            .map_or(1, |span| content[..span.start.min(content.len())].matches('\n').count() + 1);
         let message = error.message().trim();
-        let suggestion = suggestion(message).map_or(String::new(), |key| format!(". Did you mean \"{key}\"?"));
+        let suggestion =
+            suggestion(message).map_or(String::new(), |key| format!(". Did you mean \"{key}\"?"));
         format!("{line}: {message}{suggestion}")
     })
 }
@@ -228,7 +232,10 @@ pub(crate) fn server_config(args: &ServeArgs) -> anyhow::Result<ServerConfig> {
             for member in &file.cluster.node {
                 check_address(&member.peer).map_err(usage)?;
                 if members.insert(member.id, member.peer.clone()).is_some() {
-                    return Err(usage(format!("node {} is listed twice under [[cluster.node]]", member.id)));
+                    return Err(usage(format!(
+                        "node {} is listed twice under [[cluster.node]]",
+                        member.id
+                    )));
                 }
                 if member.id == id {
                     advertised.clone_from(&member.client);
@@ -245,7 +252,10 @@ pub(crate) fn server_config(args: &ServeArgs) -> anyhow::Result<ServerConfig> {
         ));
     }
     let data = args.data.clone().or(file.node.data).ok_or_else(|| {
-        usage("where is the data? Say --data DIR, or data = \"DIR\" under [node] in the file".to_owned())
+        usage(
+            "where is the data? Say --data DIR, or data = \"DIR\" under [node] in the file"
+                .to_owned(),
+        )
     })?;
     let listen = args
         .listen
@@ -341,7 +351,11 @@ value = "64KiB"
     fn what_is_wrong_is_named_with_its_line() {
         let error = |content: &str| parse_file(content).unwrap_err();
         let typo = error("[node]\nid = 1\nlissten = \"127.0.0.1:1\"\n");
-        assert!(typo.starts_with("3: unknown field `lissten`") && typo.ends_with("Did you mean \"listen\"?"), "{typo}");
+        assert!(
+            typo.starts_with("3: unknown field `lissten`")
+                && typo.ends_with("Did you mean \"listen\"?"),
+            "{typo}"
+        );
         let wrong = error("[node]\nid = \"one\"\n");
         assert!(wrong.starts_with("2: invalid type: string"), "{wrong}");
         let time = error("[timing]\n\nheartbeat = \"soon\"\n");
@@ -365,7 +379,8 @@ value = "64KiB"
     fn a_cluster_of_two_and_a_public_port_are_refused() {
         let two = ServeArgs { cluster: Some("1=a:1,2=b:2".to_owned()), ..ServeArgs::default() };
         assert!(with_file(FILE, two).unwrap_err().to_string().contains("1, 3, 5 or 7 nodes"));
-        let public = ServeArgs { listen: Some("0.0.0.0:7101".parse().unwrap()), ..ServeArgs::default() };
+        let public =
+            ServeArgs { listen: Some("0.0.0.0:7101".parse().unwrap()), ..ServeArgs::default() };
         assert!(with_file(FILE, public).unwrap_err().to_string().contains("--insecure"));
     }
 }

@@ -173,7 +173,8 @@ async fn send_records(
 ) {
     let mut from = request.from_seq.max(1);
     let mut left = if request.limit == 0 { u64::MAX } else { request.limit };
-    let bytes_max = if request.max_bytes == 0 { READ_BYTES } else { request.max_bytes.min(READ_BYTES) };
+    let bytes_max =
+        if request.max_bytes == 0 { READ_BYTES } else { request.max_bytes.min(READ_BYTES) };
     let mut progress = node.progress();
     // What a read that does not follow ends at: what was there when it began.
     let end = progress.borrow_and_update().next_seq;
@@ -193,7 +194,8 @@ async fn send_records(
         let is_empty = records.is_empty();
         if !is_empty || !request.follow {
             let record = |Record { seq, value }| v1::Record { seq, value };
-            let response = v1::ReadResponse { records: records.into_iter().map(record).collect(), next_seq };
+            let response =
+                v1::ReadResponse { records: records.into_iter().map(record).collect(), next_seq };
             if to_client.send(Ok(response)).await.is_err() {
                 return;
             }
@@ -265,7 +267,10 @@ pub(super) async fn explained(node: &NodeHandle) -> Result<v1::ExplainResponse, 
 }
 
 /// Keeps `grpc.health.v1.Health` true: serving means a member, with a leader.
-pub(super) async fn report_health(reporter: tonic_health::server::HealthReporter, node: NodeHandle) {
+pub(super) async fn report_health(
+    reporter: tonic_health::server::HealthReporter,
+    node: NodeHandle,
+) {
     let mut progress = node.progress();
     loop {
         let state = *progress.borrow_and_update();

@@ -19,7 +19,7 @@ use tokio_stream::wrappers::ReceiverStream;
 
 use super::Context;
 use super::grpc::{explained, response_of};
-use super::intake::{request_id_of_key, request_id};
+use super::intake::{request_id, request_id_of_key};
 use super::json;
 use super::openapi::OPENAPI;
 use crate::node::{NodeHandle, Record, Submit};
@@ -34,8 +34,16 @@ const READ_BYTES: u64 = 4 << 20;
 /// Every path that is routed.
 #[cfg(test)]
 pub(super) const PATHS: [&str; 10] = [
-    "/", "/livez", "/readyz", "/metrics", "/openapi.json", "/v1/records", "/v1/tail", "/v1/status",
-    "/v1/explain", "/v1/events",
+    "/",
+    "/livez",
+    "/readyz",
+    "/metrics",
+    "/openapi.json",
+    "/v1/records",
+    "/v1/tail",
+    "/v1/status",
+    "/v1/explain",
+    "/v1/events",
 ];
 
 pub(super) fn router(context: Context) -> Router {
@@ -78,7 +86,7 @@ const fn status_of(reason: Reason) -> StatusCode {
         Reason::Future => StatusCode::RANGE_NOT_SATISFIABLE,
         Reason::Trimmed => StatusCode::GONE,
         Reason::Invalid => StatusCode::BAD_REQUEST,
-        _ => StatusCode::INTERNAL_SERVER_ERROR,
+        Reason::Internal | _ => StatusCode::INTERNAL_SERVER_ERROR,
     }
 }
 
@@ -116,19 +124,26 @@ fn invalid(why: impl Into<String>) -> ApiError {
 /// Refuses what is not known: a typing error must not look like success.
 fn known(params: &Params, names: &[&str]) -> Result<(), ApiError> {
     match params.keys().find(|key| !names.contains(&key.as_str())) {
-        Some(key) => Err(invalid(format!("the parameter \"{key}\" is unknown; known are {}", names.join(", ")))),
+        Some(key) => Err(invalid(format!(
+            "the parameter \"{key}\" is unknown; known are {}",
+            names.join(", ")
+        ))),
         None => Ok(()),
     }
 }
 
 fn number(params: &Params, name: &str) -> Result<Option<u64>, ApiError> {
-    let parse = |text: &String| text.parse().map_err(|_| invalid(format!("{name}=\"{text}\" is not a number")));
+    let parse = |text: &String| {
+        text.parse().map_err(|_| invalid(format!("{name}=\"{text}\" is not a number")))
+    };
     params.get(name).map(parse).transpose()
 }
 
 /// A duration such as `30s`, `500ms` or `2m`; a bare number is seconds.
 fn duration(params: &Params, name: &str) -> Result<Option<Duration>, ApiError> {
-    let Some(text) = params.get(name) else { return Ok(None) };
+    let Some(text) = params.get(name) else {
+        return Ok(None);
+    };
     let bad = || invalid(format!("{name}=\"{text}\" is not a duration such as 30s or 500ms"));
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let count: u64 = text[..split].parse().map_err(|_| bad())?;
@@ -160,7 +175,9 @@ async fn submit(
     let records = match kind.split(';').next().unwrap_or("").trim() {
         "application/json" => json::records_of_json(&body)?,
         "application/octet-stream" => vec![body],
-        "text/plain" | "application/x-www-form-urlencoded" | "" if params.contains_key("lines") => lines(&body),
+        "text/plain" | "application/x-www-form-urlencoded" | "" if params.contains_key("lines") => {
+            lines(&body)
+        }
         "text/plain" | "application/x-www-form-urlencoded" | "" => vec![body],
         other => {
             return Err(invalid(format!(
@@ -220,12 +237,15 @@ async fn read(
         None | Some("linearizable") => node.read_barrier(context.intake.deadline(None)).await?,
         Some("local") => {}
         Some(other) => {
-            return Err(invalid(format!("consistency=\"{other}\" is not linearizable or local")).into());
+            return Err(
+                invalid(format!("consistency=\"{other}\" is not linearizable or local")).into()
+            );
         }
     }
     let from = number(&params, "from")?;
     if accept.contains("text/event-stream") {
-        let last = headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
+        let last =
+            headers.get("last-event-id").and_then(|value| value.to_str().ok()?.parse::<u64>().ok());
         let from = last.map(|last| last.saturating_add(1)).or(from).unwrap_or(1);
         return Ok(follow(node.clone(), from.max(1)));
     }
@@ -241,7 +261,8 @@ async fn read(
         }
     }
     if from > next_seq {
-        let mut error = ApiError::new(Reason::Future, format!("the next sequence number is {next_seq}"));
+        let mut error =
+            ApiError::new(Reason::Future, format!("the next sequence number is {next_seq}"));
         error.next_seq = Some(next_seq);
         return Err(error.into());
     }
@@ -266,10 +287,14 @@ fn follow(node: NodeHandle, mut from: u64) -> Response {
     tokio::spawn(async move {
         let mut progress = node.progress();
         loop {
-            let Ok(records) = node.read(from, 256, 256 << 10).await else { return };
+            let Ok(records) = node.read(from, 256, 256 << 10).await else {
+                return;
+            };
             for record in &records {
                 let Record { seq, .. } = record;
-                let event = Event::default().id(seq.to_string()).data(json::record_to_json(record).to_string());
+                let event = Event::default()
+                    .id(seq.to_string())
+                    .data(json::record_to_json(record).to_string());
                 if to_client.send(Ok(event)).await.is_err() {
                     return;
                 }
@@ -359,7 +384,8 @@ async fn openapi() -> Response {
 
 async fn index(State(context): State<Context>) -> Html<String> {
     let progress = *context.node.progress().borrow();
-    let leader = progress.leader.map_or("nobody it knows of".to_owned(), |leader| format!("n{leader}"));
+    let leader =
+        progress.leader.map_or("nobody it knows of".to_owned(), |leader| format!("n{leader}"));
     Html(format!(
         "<!doctype html><html lang=en><meta charset=utf-8><title>Tercet n{id}</title>\
          <style>body{{font:16px/1.5 system-ui;margin:3em auto;max-width:40em;padding:0 1em}}</style>\

@@ -44,7 +44,8 @@ impl Intake {
 
     /// When a request with this much time of its own, or with none, is given up.
     pub(crate) fn deadline(&self, asked: Option<Duration>) -> Instant {
-        Instant::now() + asked.unwrap_or(self.limits.deadline_default).min(Duration::from_secs(3600))
+        Instant::now()
+            + asked.unwrap_or(self.limits.deadline_default).min(Duration::from_secs(3600))
     }
 
     fn check(&self, records: &[Bytes]) -> Result<usize, ApiError> {
@@ -53,7 +54,10 @@ impl Intake {
             return Err(ApiError::new(Reason::Invalid, "a submit has one record at least"));
         }
         if records.len() > request_records_max {
-            let why = format!("{} records in one request; {request_records_max} are allowed", records.len());
+            let why = format!(
+                "{} records in one request; {request_records_max} are allowed",
+                records.len()
+            );
             return Err(ApiError::new(Reason::TooLarge, why));
         }
         if let Some(value) = records.iter().find(|value| value.len() > value_bytes_max) {
@@ -75,7 +79,8 @@ impl Intake {
         let admission = Admission { intake: self, bytes };
         self.metrics.note_inflight((before + bytes) as u64);
         if before > 0 && before + bytes > self.limits.inflight_bytes_max {
-            let mut error = ApiError::new(Reason::Overloaded, "too many bytes are under way: try again later");
+            let mut error =
+                ApiError::new(Reason::Overloaded, "too many bytes are under way: try again later");
             error.retry_after_ms = Some(50);
             return Err(error);
         }
@@ -83,7 +88,11 @@ impl Intake {
     }
 
     /// Checks a submit and sees it through.
-    pub(crate) async fn submit(&self, node: &NodeHandle, submit: Submit) -> Result<Submitted, ApiError> {
+    pub(crate) async fn submit(
+        &self,
+        node: &NodeHandle,
+        submit: Submit,
+    ) -> Result<Submitted, ApiError> {
         let bytes = self.check(&submit.records)?;
         let _admission = self.admit(bytes)?;
         let begun = Instant::now();
@@ -164,7 +173,8 @@ mod tests {
             ..Limits::default()
         };
         let intake = Intake::new(limits, Arc::default());
-        let values = |sizes: &[usize]| sizes.iter().map(|n| Bytes::from(vec![b'x'; *n])).collect::<Vec<_>>();
+        let values =
+            |sizes: &[usize]| sizes.iter().map(|n| Bytes::from(vec![b'x'; *n])).collect::<Vec<_>>();
         assert_eq!(intake.check(&values(&[10])).unwrap(), 10);
         assert_eq!(intake.check(&values(&[0, 5, 10])).unwrap(), 15);
         for (sizes, reason) in [

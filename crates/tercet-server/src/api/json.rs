@@ -24,8 +24,12 @@ fn value_of_json(value: &Value) -> Result<Bytes, ApiError> {
         Value::Bool(yes) => Ok(Bytes::from(yes.to_string())),
         Value::Object(object) if object.len() == 1 => {
             let text = object.get("base64").and_then(Value::as_str);
-            let text = text.ok_or_else(|| bad("a record that is an object has the one key \"base64\""))?;
-            BASE64.decode(text).map(Bytes::from).map_err(|_| bad("a record's base64 cannot be decoded"))
+            let text =
+                text.ok_or_else(|| bad("a record that is an object has the one key \"base64\""))?;
+            BASE64
+                .decode(text)
+                .map(Bytes::from)
+                .map_err(|_| bad("a record's base64 cannot be decoded"))
         }
         Value::Null | Value::Array(_) | Value::Object(_) => {
             Err(bad("a record is a string, a number, a boolean or {\"base64\": …}"))
@@ -35,20 +39,30 @@ fn value_of_json(value: &Value) -> Result<Bytes, ApiError> {
 
 /// The records of a JSON body: `{"records": […]}`, a list, or one record.
 pub(super) fn records_of_json(body: &[u8]) -> Result<Vec<Bytes>, ApiError> {
-    let body: Value = serde_json::from_slice(body)
-        .map_err(|error| ApiError::new(Reason::Invalid, format!("the body is not JSON: {error}")))?;
+    let body: Value = serde_json::from_slice(body).map_err(|error| {
+        ApiError::new(Reason::Invalid, format!("the body is not JSON: {error}"))
+    })?;
     match &body {
         Value::Object(object) if object.contains_key("records") => {
             if let Some(other) = object.keys().find(|key| *key != "records") {
-                return Err(ApiError::new(Reason::Invalid, format!("the key \"{other}\" is unknown")));
+                return Err(ApiError::new(
+                    Reason::Invalid,
+                    format!("the key \"{other}\" is unknown"),
+                ));
             }
             match &object["records"] {
                 Value::Array(records) => records.iter().map(value_of_json).collect(),
-                _ => Err(ApiError::new(Reason::Invalid, "\"records\" is a list")),
+                Value::Null
+                | Value::Bool(_)
+                | Value::Number(_)
+                | Value::String(_)
+                | Value::Object(_) => Err(ApiError::new(Reason::Invalid, "\"records\" is a list")),
             }
         }
         Value::Array(records) => records.iter().map(value_of_json).collect(),
-        one => Ok(vec![value_of_json(one)?]),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Object(_) => {
+            Ok(vec![value_of_json(&body)?])
+        }
     }
 }
 
@@ -101,12 +115,25 @@ mod tests {
     #[test]
     fn bodies_become_records() {
         let records = |body: &str| records_of_json(body.as_bytes());
-        let values = |body: &str| records(body).unwrap().iter().map(|v| v.to_vec()).collect::<Vec<_>>();
-        assert_eq!(values(r#"{"records": ["a", 1, true, {"base64": "/wA="}]}"#), [b"a".to_vec(), b"1".to_vec(), b"true".to_vec(), vec![255, 0]]);
+        let values =
+            |body: &str| records(body).unwrap().iter().map(|v| v.to_vec()).collect::<Vec<_>>();
+        assert_eq!(
+            values(r#"{"records": ["a", 1, true, {"base64": "/wA="}]}"#),
+            [b"a".to_vec(), b"1".to_vec(), b"true".to_vec(), vec![255, 0]]
+        );
         assert_eq!(values(r#"["a", ""]"#), [b"a".to_vec(), vec![]]);
         assert_eq!(values(r#""a\nb""#), [b"a\nb".to_vec()]);
         assert_eq!(values("44"), [b"44".to_vec()]);
-        for bad in ["", "{", r#"{"records": 1}"#, r#"{"records": [], "x": 1}"#, "[null]", "[[1]]", r#"[{"base64": "?"}]"#, r#"{"value": 1}"#] {
+        for bad in [
+            "",
+            "{",
+            r#"{"records": 1}"#,
+            r#"{"records": [], "x": 1}"#,
+            "[null]",
+            "[[1]]",
+            r#"[{"base64": "?"}]"#,
+            r#"{"value": 1}"#,
+        ] {
             assert_eq!(records(bad).unwrap_err().reason, Reason::Invalid, "{bad}");
         }
     }

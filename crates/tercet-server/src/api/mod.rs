@@ -46,7 +46,8 @@ pub(crate) async fn serve(
     limits: Limits,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), std::io::Error> {
-    let context = Context { intake: Arc::new(Intake::new(limits, Arc::clone(node.metrics()))), node };
+    let context =
+        Context { intake: Arc::new(Intake::new(limits, Arc::clone(node.metrics()))), node };
     let router = router(&context)?;
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
@@ -75,14 +76,18 @@ pub(crate) async fn serve(
             () = &mut shutdown => break,
         };
         let Ok(place) = Arc::clone(&places).try_acquire_owned() else {
-            tracing::warn!("more than {} client connections: one was closed", limits.connections_max);
+            tracing::warn!(
+                "more than {} client connections: one was closed",
+                limits.connections_max
+            );
             continue;
         };
         if set_options(&stream).is_err() {
             continue;
         }
         let service = TowerToHyperService::new(router.clone());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         let metrics = Arc::clone(context.node.metrics());
         metrics.note_connections(1);
@@ -110,8 +115,9 @@ fn router(context: &Context) -> Result<axum::Router, std::io::Error> {
     let log = v1::log_server::LogServer::new(log)
         .max_decoding_message_size(bytes_max)
         .max_encoding_message_size(usize::MAX);
-    let cluster = v1::cluster_server::ClusterServer::new(grpc::ClusterService::new(context.clone()))
-        .max_decoding_message_size(64 << 10);
+    let cluster =
+        v1::cluster_server::ClusterServer::new(grpc::ClusterService::new(context.clone()))
+            .max_decoding_message_size(64 << 10);
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(grpc::report_health(reporter, context.node.clone()));
     let reflection = || {

@@ -78,7 +78,12 @@ pub(crate) enum FrameError {
 }
 
 /// Encodes a frame; the entries are handed over as they are.
-pub(crate) fn encode(kind: Kind, message: &impl prost::Message, entries: &[Bytes], out: &mut Vec<Bytes>) {
+pub(crate) fn encode(
+    kind: Kind,
+    message: &impl prost::Message,
+    entries: &[Bytes],
+    out: &mut Vec<Bytes>,
+) {
     let message_bytes = message.encoded_len();
     let entries_bytes: usize = entries.iter().map(Bytes::len).sum();
     assert!(message_bytes <= MESSAGE_BYTES_MAX && entries_bytes <= ENTRIES_BYTES_MAX);
@@ -163,7 +168,10 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
         }
         let kind = Kind::from_u8(kind).ok_or(FrameError::Kind(kind))?;
         let total = HEADER_BYTES + message_bytes + entries_bytes;
-        if message_bytes > MESSAGE_BYTES_MAX || entries_bytes > ENTRIES_BYTES_MAX || total > self.bytes_max {
+        if message_bytes > MESSAGE_BYTES_MAX
+            || entries_bytes > ENTRIES_BYTES_MAX
+            || total > self.bytes_max
+        {
             return Err(FrameError::TooLong(total));
         }
         if self.buffer.len() < total {
@@ -210,7 +218,10 @@ mod tests {
         let frames = block_on(read_all(&bytes, 1000)).unwrap();
         assert_eq!(frames.len(), 2);
         assert_eq!((frames[0].kind, &frames[0].entries[..]), (Kind::Raft, &b"onetwo"[..]));
-        assert_eq!(<Vec<u8> as prost::Message>::decode(frames[0].message.clone()).unwrap(), b"message");
+        assert_eq!(
+            <Vec<u8> as prost::Message>::decode(frames[0].message.clone()).unwrap(),
+            b"message"
+        );
         assert_eq!(frames[1].kind, Kind::Form);
     }
 
@@ -237,6 +248,9 @@ mod tests {
     fn other_protocols_are_told_apart() {
         let http = b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
         assert!(matches!(block_on(read_all(http, 4096)), Err(FrameError::NotTercet)));
-        assert!(matches!(block_on(read_all(b"\x43\x54\x09\x01aaaaaaaaaaaa", 4096)), Err(FrameError::Version(9))));
+        assert!(matches!(
+            block_on(read_all(b"\x43\x54\x09\x01aaaaaaaaaaaa", 4096)),
+            Err(FrameError::Version(9))
+        ));
     }
 }

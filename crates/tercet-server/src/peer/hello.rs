@@ -183,7 +183,9 @@ impl Local {
             .ok()
             .and_then(NodeId::new)
             .filter(|node| *node != self.node && self.members.contains_key(node))
-            .ok_or_else(|| format!("node {} is not a peer of node {}", hello.node, self.node.slot()))?;
+            .ok_or_else(|| {
+                format!("node {} is not a peer of node {}", hello.node, self.node.slot())
+            })?;
         let channel = Channel::ALL
             .into_iter()
             .find(|channel| channel.to_wire() == hello.channel)
@@ -263,7 +265,10 @@ mod tests {
         let remote = remote.unwrap();
         assert_eq!((remote.node, remote.channel), (one.node, Channel::Bulk));
         assert_eq!(remote.client_address, "h1:8");
-        assert_eq!(one.accept(two.node, Channel::Bulk, &reply).unwrap().incarnation, two.incarnation);
+        assert_eq!(
+            one.accept(two.node, Channel::Bulk, &reply).unwrap().incarnation,
+            two.incarnation
+        );
     }
 
     #[test]

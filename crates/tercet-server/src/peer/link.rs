@@ -106,7 +106,9 @@ impl Outgoing {
     /// Writes what the socket takes. Called by the owner after a batch of sends.
     pub(crate) fn pump(&self) {
         let mut state = self.state.borrow_mut();
-        let Some(stream) = state.stream.clone() else { return };
+        let Some(stream) = state.stream.clone() else {
+            return;
+        };
         while !state.queue.is_empty() {
             let written = {
                 let slices: Vec<IoSlice<'_>> =
@@ -210,20 +212,19 @@ impl Links {
     /// Sends a replica's message; `false` if it is lost.
     pub(crate) fn send(&self, to: NodeId, message: &PeerMessage) -> bool {
         let channel = if wire::is_bulk(message) { Channel::Bulk } else { Channel::Control };
-        let Some(link) = self.outgoing.get(&(to, channel)) else { return false };
+        let Some(link) = self.outgoing.get(&(to, channel)) else {
+            return false;
+        };
         let mut pieces = Vec::with_capacity(2);
         wire::encode(message, &mut pieces);
         link.send(pieces)
     }
 
     /// Sends a frame of another kind on the bulk link; `false` if it is lost.
-    pub(crate) fn send_frame(
-        &self,
-        to: NodeId,
-        kind: Kind,
-        message: &impl prost::Message,
-    ) -> bool {
-        let Some(link) = self.outgoing.get(&(to, Channel::Bulk)) else { return false };
+    pub(crate) fn send_frame(&self, to: NodeId, kind: Kind, message: &impl prost::Message) -> bool {
+        let Some(link) = self.outgoing.get(&(to, Channel::Bulk)) else {
+            return false;
+        };
         let mut pieces = Vec::with_capacity(1);
         frame::encode(kind, message, &[], &mut pieces);
         link.send(pieces)

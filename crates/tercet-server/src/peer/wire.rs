@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message as _;
 use tercet_raft::{
-    AppendOutcome, ConflictHint, DenyReason, EntryMeta, Envelope, Incarnation, Index,
-    LogPos, Message, NodeId, Term,
+    AppendOutcome, ConflictHint, DenyReason, EntryMeta, Envelope, Incarnation, Index, LogPos,
+    Message, NodeId, Term,
 };
 use tercet_replica::{FormMessage, PeerMessage, Standing};
 use tercet_wal::Entry;
@@ -342,7 +342,9 @@ fn form_of(wire: &WireForm) -> Result<PeerMessage, WireError> {
                 members: members_of(&wire.members)?,
             },
         },
-        4 => FormMessage::Genesis { cluster_id: cluster_id()?, members: members_of(&wire.members)? },
+        4 => {
+            FormMessage::Genesis { cluster_id: cluster_id()?, members: members_of(&wire.members)? }
+        }
         5 => FormMessage::GenesisAck { cluster_id: cluster_id()? },
         6 => FormMessage::Start { cluster_id: cluster_id()? },
         other => return Err(bad(format!("kind {other}"))),
@@ -381,7 +383,8 @@ pub(crate) fn decode(frame: Frame) -> Result<PeerMessage, WireError> {
             let mut rest = frame.entries;
             let mut entries = Vec::new();
             while !rest.is_empty() {
-                let entry = Entry::split_first(&mut rest).map_err(|error| bad(error.to_string()))?;
+                let entry =
+                    Entry::split_first(&mut rest).map_err(|error| bad(error.to_string()))?;
                 entries.push(entry);
             }
             let metas = entries.iter().map(tercet_replica::meta_of).collect();

@@ -17,12 +17,14 @@ const BATCH: (usize, usize) = (1000, 1 << 20);
 
 /// The one place where a command gets its client.
 pub(crate) fn open(nodes: &Nodes) -> anyhow::Result<Client> {
-    Client::new(&nodes.nodes).map_err(|error| Failure::new(2, format!("--node: {}", error.message)).into())
+    Client::new(&nodes.nodes)
+        .map_err(|error| Failure::new(2, format!("--node: {}", error.message)).into())
 }
 
 pub(crate) async fn submit(args: SubmitArgs, json: bool) -> anyhow::Result<u8> {
     let client = open(&args.nodes)?;
-    let timeout = parse_time(&args.timeout).map_err(|why| Failure::new(2, format!("--timeout: {why}")))?;
+    let timeout =
+        parse_time(&args.timeout).map_err(|why| Failure::new(2, format!("--timeout: {why}")))?;
     let options = SubmitOptions {
         request_id: args.key.as_deref().map(key_of).transpose()?,
         expect_next: args.expect,
@@ -31,7 +33,11 @@ pub(crate) async fn submit(args: SubmitArgs, json: bool) -> anyhow::Result<u8> {
     };
     if args.values.iter().any(|value| value == "-") {
         if args.values.len() > 1 {
-            return Err(Failure::new(2, "`-` stands alone: the values are the lines of standard input").into());
+            return Err(Failure::new(
+                2,
+                "`-` stands alone: the values are the lines of standard input",
+            )
+            .into());
         }
         return submit_lines(&client, options, json).await;
     }
@@ -74,7 +80,11 @@ fn sentence(done: &v1::SubmitResponse) -> String {
 
 async fn submit_lines(client: &Client, options: SubmitOptions, json: bool) -> anyhow::Result<u8> {
     if options.request_id.is_some() || options.expect_next.is_some() {
-        return Err(Failure::new(2, "--key and --expect are for one request, not for lines of input").into());
+        return Err(Failure::new(
+            2,
+            "--key and --expect are for one request, not for lines of input",
+        )
+        .into());
     }
     let mut input = std::io::stdin().lock();
     let (mut batch, mut bytes) = (Vec::new(), 0);
@@ -140,11 +150,15 @@ pub(crate) async fn read_values(
         let records = match client.read_with(request).await {
             Ok(records) => records,
             Err(ApiError { reason: Reason::Future, message, .. }) => {
-                return Err(Failure::new(1, format!("there is no record {from} yet: {message}")).into());
+                return Err(
+                    Failure::new(1, format!("there is no record {from} yet: {message}")).into()
+                );
             }
             Err(error) => return Err(api_failure(&error)),
         };
-        let Some(last) = records.last().map(|record| record.seq) else { break };
+        let Some(last) = records.last().map(|record| record.seq) else {
+            break;
+        };
         left -= records.len() as u64;
         from = last + 1;
         for record in &records {
@@ -156,7 +170,9 @@ pub(crate) async fn read_values(
 
 fn print_record(record: &v1::Record, json: bool) -> anyhow::Result<()> {
     if json {
-        output::line(json!({ "seq": record.seq, "value": value_to_json(&record.value) }).to_string())?;
+        output::line(
+            json!({ "seq": record.seq, "value": value_to_json(&record.value) }).to_string(),
+        )?;
     } else {
         output::line(shown(&record.value))?;
     }

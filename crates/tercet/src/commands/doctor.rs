@@ -57,7 +57,9 @@ fn micros(duration: Duration) -> u64 {
 
 fn verdict(syncs: Syncs) -> &'static str {
     match micros(syncs.p50) {
-        0..=5 => "suspicious: a sync this fast reaches no disk (tmpfs, or a disk that lies); do not trust records to it",
+        0..=5 => {
+            "suspicious: a sync this fast reaches no disk (tmpfs, or a disk that lies); do not trust records to it"
+        }
         6..=2_000 => "good",
         2_001..=20_000 => "slow: a submit takes at least one sync of two nodes",
         _ => "too slow for the default timeouts: raise heartbeat and election in [timing]",

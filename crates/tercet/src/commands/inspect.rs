@@ -51,7 +51,9 @@ fn read(dir: &Path, mut each: impl FnMut(&Entry)) -> anyhow::Result<Summary> {
             summary.faults.push(format!("{segment} at byte {offset}: {what}"));
         }
     })
-    .with_context(|| format!("{}: its log cannot be read. Is it the directory of a node?", dir.display()))?;
+    .with_context(|| {
+        format!("{}: its log cannot be read. Is it the directory of a node?", dir.display())
+    })?;
     Ok(summary)
 }
 
@@ -117,7 +119,10 @@ pub(crate) fn verify(dirs: &[PathBuf], json: bool) -> anyhow::Result<u8> {
             })
             .to_string()
         } else {
-            let torn = summary.torn.as_ref().map_or(String::new(), |at| format!(", a torn tail in {at} (never acknowledged)"));
+            let torn = summary
+                .torn
+                .as_ref()
+                .map_or(String::new(), |at| format!(", a torn tail in {at} (never acknowledged)"));
             format!(
                 "{}: {} entries in {} segments, {} values{torn}",
                 dir.display(),
@@ -186,17 +191,31 @@ pub(crate) fn inspect(dir: &Path, entries: bool, json: bool) -> anyhow::Result<u
     output::line(format!("node         n{}", identity.node.slot()))?;
     output::line(format!("state        {}", identity.state.as_str()))?;
     output::line(format!("incarnation  {incarnation}"))?;
-    output::line(format!("cluster      {} ({})", identity.cluster_name, cluster_id.unwrap_or_else(|| "not formed yet".to_owned())))?;
+    output::line(format!(
+        "cluster      {} ({})",
+        identity.cluster_name,
+        cluster_id.unwrap_or_else(|| "not formed yet".to_owned())
+    ))?;
     let vote = summary.hard_state.vote.map_or("nobody".to_owned(), |vote| format!("n{vote}"));
     output::line(format!("term         {}, voted for {vote}", summary.hard_state.term))?;
-    output::line(format!("log          {} entries, {} frames, {} segments", summary.entries.len(), summary.frames, summary.segments))?;
+    output::line(format!(
+        "log          {} entries, {} frames, {} segments",
+        summary.entries.len(),
+        summary.frames,
+        summary.segments
+    ))?;
     if let Some(torn) = &summary.torn {
         output::line(format!("torn tail    {torn}: cut short by a crash, never acknowledged"))?;
     }
     for entry in listed {
         output::line(format!(
             "  {:>8}@{:<5} {:<8} {} records from {}, {} bytes",
-            entry["index"], entry["term"], entry["kind"].as_str().unwrap_or(""), entry["records"], entry["first_seq"], entry["bytes"]
+            entry["index"],
+            entry["term"],
+            entry["kind"].as_str().unwrap_or(""),
+            entry["records"],
+            entry["first_seq"],
+            entry["bytes"]
         ))?;
     }
     if summary.faults.is_empty() {

@@ -51,7 +51,9 @@ async fn stopped(with_stdin: bool) {
     let stdin_ends = async {
         let _ = ended.await;
     };
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else { return };
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return;
+    };
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
@@ -68,6 +70,10 @@ fn start_logging(filter: &str, json: bool) -> anyhow::Result<()> {
         .with_target(false)
         .with_ansi(std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none())
         .with_writer(std::io::stderr);
-    if json { builder.json().init() } else { builder.init() }
+    if json {
+        builder.json().init();
+    } else {
+        builder.init();
+    }
     Ok(())
 }

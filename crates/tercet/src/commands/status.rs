@@ -55,13 +55,25 @@ fn table(reports: &[Report]) -> Table {
     let mut table = Table::new();
     table.load_style(presets::NOTHING);
     table.set_header([
-        "node", "address", "role", "term", "commit", "durable", "lag", "records", "sync p99", "incarnation", "version",
+        "node",
+        "address",
+        "role",
+        "term",
+        "commit",
+        "durable",
+        "lag",
+        "records",
+        "sync p99",
+        "incarnation",
+        "version",
     ]);
-    let leader = reports.iter().filter_map(|(_, report)| report.as_ref().ok()).find(|s| s.role == "leader");
+    let leader =
+        reports.iter().filter_map(|(_, report)| report.as_ref().ok()).find(|s| s.role == "leader");
     for (address, report) in reports {
         match report {
             Ok(status) => {
-                let progress = leader.and_then(|leader| leader.peers.iter().find(|peer| peer.id == status.node));
+                let progress = leader
+                    .and_then(|leader| leader.peers.iter().find(|peer| peer.id == status.node));
                 let lag = match progress.and_then(|peer| peer.lag) {
                     Some(lag) => lag.to_string(),
                     None if status.role == "leader" => "0".to_owned(),
@@ -76,7 +88,10 @@ fn table(reports: &[Report]) -> Table {
                     status.durable_index.to_string(),
                     lag,
                     (status.next_seq - status.first_seq).to_string(),
-                    format!("{:.2} ms", Duration::from_micros(status.sync_p99_us).as_secs_f64() * 1e3),
+                    format!(
+                        "{:.2} ms",
+                        Duration::from_micros(status.sync_p99_us).as_secs_f64() * 1e3
+                    ),
                     status.incarnation.chars().take(8).collect(),
                     status.version.clone(),
                 ]);

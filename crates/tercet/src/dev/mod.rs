@@ -19,7 +19,11 @@ const START: Duration = Duration::from_secs(20);
 
 pub(crate) fn run(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
     if !matches!(args.nodes, 1 | 3 | 5 | 7) {
-        return Err(Failure::new(2, format!("--nodes {}: a cluster has 1, 3, 5 or 7 nodes", args.nodes)).into());
+        return Err(Failure::new(
+            2,
+            format!("--nodes {}: a cluster has 1, 3, 5 or 7 nodes", args.nodes),
+        )
+        .into());
     }
     let runtime = runtime()?;
     let mut cluster = Supervisor::new(args)?;
@@ -31,7 +35,8 @@ pub(crate) fn run(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
     runtime.block_on(announce(&mut cluster, &client, json))?;
     let interactive = std::io::stdin().is_terminal();
     let mut shell = shell::Shell { cluster, client, runtime, json };
-    let failed = if interactive { prompt::interactive(&mut shell)? } else { prompt::piped(&mut shell)? };
+    let failed =
+        if interactive { prompt::interactive(&mut shell)? } else { prompt::piped(&mut shell)? };
     output::note("stopping the nodes; their data stays in their directories");
     shell.cluster.stop_all();
     Ok(u8::from(failed && !interactive))
@@ -54,13 +59,18 @@ async fn announce(cluster: &mut Supervisor, client: &Client, json: bool) -> anyh
         {
             bar.finish_and_clear();
             let (node, term) = (leader.node, leader.term);
-            let text = format!("n{node} leads (term {term}); {up} of {} nodes are up", statuses.len());
+            let text =
+                format!("n{node} leads (term {term}); {up} of {} nodes are up", statuses.len());
             let addresses: Vec<&str> = client.addresses().collect();
             if json {
                 output::note(&text);
             } else {
                 output::line(&text)?;
-                output::line(format!("clients: {}   (gRPC and HTTP; look at http://{}/)", addresses.join(" "), addresses[0]))?;
+                output::line(format!(
+                    "clients: {}   (gRPC and HTTP; look at http://{}/)",
+                    addresses.join(" "),
+                    addresses[0]
+                ))?;
                 output::line(format!("data:    {}", cluster.data_pattern()))?;
             }
             return Ok(());

@@ -37,7 +37,8 @@ impl Completer for Completion {
             Some("json") => vec!["on".to_owned(), "off".to_owned()],
             Some(_) => Vec::new(),
         };
-        let fits = candidates.into_iter().filter(|name| name.starts_with(&typed[start..])).collect();
+        let fits =
+            candidates.into_iter().filter(|name| name.starts_with(&typed[start..])).collect();
         Ok((start, fits))
     }
 }
@@ -53,7 +54,8 @@ pub(crate) fn interactive(shell: &mut Shell) -> anyhow::Result<bool> {
     loop {
         tell_ended(shell);
         let nodes = 1..=shell.cluster.count();
-        let (running, down): (Vec<usize>, Vec<usize>) = nodes.partition(|id| shell.cluster.is_running(*id));
+        let (running, down): (Vec<usize>, Vec<usize>) =
+            nodes.partition(|id| shell.cluster.is_running(*id));
         let names = |ids: Vec<usize>| ids.into_iter().map(|id| format!("n{id}")).collect();
         editor.set_helper(Some(Completion { running: names(running), down: names(down) }));
         let line = match editor.readline("tercet> ") {

@@ -83,17 +83,26 @@ impl Shell {
     /// Runs one line.
     pub(crate) fn run(&mut self, line: &str) -> anyhow::Result<Next> {
         let words = words(line).map_err(anyhow::Error::msg)?;
-        let Some((command, arguments)) = words.split_first() else { return Ok(Next::Go) };
+        let Some((command, arguments)) = words.split_first() else {
+            return Ok(Next::Go);
+        };
         match (command.as_str(), arguments) {
             ("submit", []) => anyhow::bail!("submit what? For example: submit 1"),
             ("submit", values) => {
                 let values = values.iter().cloned().map(Bytes::from).collect();
-                self.runtime.block_on(submit_values(&self.client, values, SubmitOptions::default(), self.json))?;
+                self.runtime.block_on(submit_values(
+                    &self.client,
+                    values,
+                    SubmitOptions::default(),
+                    self.json,
+                ))?;
             }
             ("read", arguments) => {
                 let number = |at: usize, default: u64| match arguments.get(at) {
                     None => Ok(default),
-                    Some(text) => text.parse().map_err(|_| anyhow::anyhow!("read: \"{text}\" is not a number")),
+                    Some(text) => text
+                        .parse()
+                        .map_err(|_| anyhow::anyhow!("read: \"{text}\" is not a number")),
                 };
                 let (from, limit) = (number(0, 1)?, number(1, 1000)?);
                 self.runtime.block_on(read_values(&self.client, from, limit, false, self.json))?;
@@ -107,7 +116,8 @@ impl Shell {
                     None => None,
                     Some(name) => Some(u32::try_from(self.node(name)?)?),
                 };
-                let leader = self.runtime.block_on(self.client.transfer(to)).map_err(anyhow::Error::from)?;
+                let leader =
+                    self.runtime.block_on(self.client.transfer(to)).map_err(anyhow::Error::from)?;
                 output::line(format!("n{leader} leads"))?;
             }
             ("crash", [name]) => {
@@ -160,13 +170,17 @@ impl Shell {
     fn node(&self, name: &str) -> anyhow::Result<usize> {
         let id = name.strip_prefix('n').unwrap_or(name).parse().ok();
         id.filter(|id| (1..=self.cluster.count()).contains(id)).ok_or_else(|| {
-            anyhow::anyhow!("there is no node \"{name}\": the nodes are n1 to n{}", self.cluster.count())
+            anyhow::anyhow!(
+                "there is no node \"{name}\": the nodes are n1 to n{}",
+                self.cluster.count()
+            )
         })
     }
 }
 
 fn unknown(command: &str) -> anyhow::Error {
-    let nearest = COMMANDS.iter().map(|(name, ..)| *name).min_by_key(|name| distance(command, name));
+    let nearest =
+        COMMANDS.iter().map(|(name, ..)| *name).min_by_key(|name| distance(command, name));
     match nearest.filter(|name| distance(command, name) <= 2) {
         Some(name) => anyhow::anyhow!("\"{command}\" is unknown. Did you mean \"{name}\"?"),
         None => anyhow::anyhow!("\"{command}\" is unknown: help lists the commands"),
@@ -180,7 +194,10 @@ mod tests {
     #[test]
     fn lines_become_words() {
         assert_eq!(words("submit a b").unwrap(), ["submit", "a", "b"]);
-        assert_eq!(words(r#"submit "two words" 'it''s' a\ b "" # said"#).unwrap(), ["submit", "two words", "its", "a b", ""]);
+        assert_eq!(
+            words(r#"submit "two words" 'it''s' a\ b "" # said"#).unwrap(),
+            ["submit", "two words", "its", "a b", ""]
+        );
         assert_eq!(words("  ").unwrap(), Vec::<String>::new());
         assert_eq!(words("submit a#b").unwrap(), ["submit", "a#b"]);
         assert!(words("submit \"a").is_err() && words("a\\").is_err());

@@ -34,12 +34,16 @@ struct Node {
 impl Supervisor {
     pub(crate) fn new(args: &DevArgs) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program cannot be found again")?;
-        fs::create_dir_all(&args.dir)
-            .with_context(|| format!("{}: cannot be made. Give another --dir", args.dir.display()))?;
+        fs::create_dir_all(&args.dir).with_context(|| {
+            format!("{}: cannot be made. Give another --dir", args.dir.display())
+        })?;
         let last = u16::from(args.nodes) - 1;
-        for (first, flag) in [(args.client_port, "--client-port"), (args.peer_port, "--peer-port")] {
+        for (first, flag) in [(args.client_port, "--client-port"), (args.peer_port, "--peer-port")]
+        {
             for offset in 0..=last {
-                let port = first.checked_add(offset).ok_or_else(|| Failure::new(2, format!("{flag} {first} is too high")))?;
+                let port = first
+                    .checked_add(offset)
+                    .ok_or_else(|| Failure::new(2, format!("{flag} {first} is too high")))?;
                 if let Err(error) = TcpListener::bind(("127.0.0.1", port)) {
                     let text = format!(
                         "port {port} cannot be used: {error}. Is another `tercet dev` running? Stop it, or choose other ports \
@@ -67,7 +71,9 @@ impl Supervisor {
     }
 
     pub(crate) fn client_addresses(&self) -> Vec<String> {
-        (1..=self.count()).map(|id| format!("127.0.0.1:{}", Self::port(self.client_port, id))).collect()
+        (1..=self.count())
+            .map(|id| format!("127.0.0.1:{}", Self::port(self.client_port, id)))
+            .collect()
     }
 
     pub(crate) fn data(&self, id: usize) -> PathBuf {
@@ -79,11 +85,17 @@ impl Supervisor {
     }
 
     pub(crate) fn data_pattern(&self) -> String {
-        format!("{}   (try: cat {})", self.dir.join("n*").display(), self.dir.join("n*/values.log").display())
+        format!(
+            "{}   (try: cat {})",
+            self.dir.join("n*").display(),
+            self.dir.join("n*/values.log").display()
+        )
     }
 
     pub(crate) fn is_running(&mut self, id: usize) -> bool {
-        let Some(child) = &mut self.nodes[id - 1].child else { return false };
+        let Some(child) = &mut self.nodes[id - 1].child else {
+            return false;
+        };
         matches!(child.try_wait(), Ok(None))
     }
 
@@ -150,7 +162,8 @@ impl Supervisor {
             {
                 node.child = None;
                 let log = fs::read_to_string(self.log(id)).unwrap_or_default();
-                let last = log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
+                let last =
+                    log.lines().rfind(|line| !line.trim().is_empty()).unwrap_or("it said nothing");
                 ended.push((id, format!("{status}: {last}")));
             }
         }
@@ -163,7 +176,11 @@ impl Supervisor {
             None => Ok(()),
             Some((id, why)) => {
                 self.stop_all();
-                Err(Failure::new(1, format!("n{id} ended ({why}). Its log is {}", self.log(id).display())).into())
+                Err(Failure::new(
+                    1,
+                    format!("n{id} ended ({why}). Its log is {}", self.log(id).display()),
+                )
+                .into())
             }
         }
     }
@@ -178,7 +195,9 @@ impl Supervisor {
         }
         let deadline = Instant::now() + STOP;
         for (position, node) in self.nodes.iter_mut().enumerate() {
-            let Some(mut child) = node.child.take() else { continue };
+            let Some(mut child) = node.child.take() else {
+                continue;
+            };
             while matches!(child.try_wait(), Ok(None)) && Instant::now() < deadline {
                 std::thread::sleep(Duration::from_millis(5));
             }
