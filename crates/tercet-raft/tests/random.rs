@@ -1,0 +1,243 @@
+//! Seeded schedules: loss, duplication, reordering, crashes, wiped disks, slow disks, partitions,
+//! transfers. Safety is checked after every step; then everything heals, and the cluster must come
+//! to agree.
+
+mod support;
+
+use std::time::Duration;
+
+use support::{Net, Random, node};
+use tercet_raft::{Input, Profile, RoleKind, Rules};
+
+/// What a schedule met: a run in which something never happened tests nothing of it.
+#[derive(Default, Debug)]
+struct Met {
+    leaders: usize,
+    crashes: usize,
+    wipes: usize,
+    readmitted: usize,
+    committed: usize,
+    truncated: usize,
+    transfers: usize,
+    barriers: usize,
+}
+
+fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
+    let mut random = Random(seed);
+    let mut net = Net::new(count, profile);
+    net.seed = seed;
+    net.message_bytes_max = 100 * (1 + random.below(5));
+    net.inflight_bytes_max = 100 * (1 + random.below(10));
+    for slot in 1..=count {
+        net.crash(slot);
+        net.restart(slot);
+    }
+    let faults = u64::from((count - 1) / 2);
+    let (loss, double) = (random.below(20), random.below(20));
+    let mut muted: Vec<u8> = Vec::new();
+    for step in 0..1_000_u64 {
+        let slot = 1 + u8::try_from(random.below(u64::from(count))).unwrap();
+        match random.below(100) {
+            0..=39 => {
+                // Any of the next messages, lost, doubled or delivered.
+                for _ in 0..random.below(3 * u64::from(count)) {
+                    if net.wire.is_empty() {
+                        break;
+                    }
+                    let at = usize::try_from(random.below(net.wire.len().min(8) as u64)).unwrap();
+                    let packet = net.wire.remove(at).unwrap();
+                    if random.chance(double) {
+                        net.wire.push_back(packet.clone());
+                    }
+                    if !random.chance(loss) {
+                        net.deliver(packet);
+                    }
+                }
+            }
+            40..=59 => {
+                // An old leader behind a cut takes proposals, too.
+                let at = if random.chance(50) { Some(slot) } else { net.leader() };
+                if let Some(at) = at.filter(|at| net.is_up(*at)) {
+                    net.propose(at);
+                }
+            }
+            60..=74 => {
+                net.now = net.now.after(Duration::from_millis(random.below(200)));
+                if net.is_up(slot) {
+                    net.step(slot, Input::Timeout);
+                }
+            }
+            75..=79 => {
+                let target = net.nodes.get_mut(&node(slot)).unwrap();
+                target.slow_disk = !target.slow_disk;
+            }
+            80..=86 => net.sync(slot),
+            87..=89 => {
+                if net.is_up(slot) {
+                    met.crashes += 1;
+                    net.crash(slot);
+                }
+            }
+            90..=92 => {
+                for slot in 1..=count {
+                    if !net.is_up(slot) {
+                        net.restart(slot);
+                    }
+                }
+            }
+            93 => {
+                muted.retain(|slot| net.nodes[&node(*slot)].disk.quarantined);
+                if (muted.len() as u64) < faults && !muted.contains(&slot) {
+                    met.wipes += 1;
+                    net.wipe(slot);
+                    muted.push(slot);
+                }
+            }
+            94 | 95 => {
+                let other = 1 + u8::try_from(random.below(u64::from(count))).unwrap();
+                net.cut_off(&[slot, other]);
+            }
+            96 => net.heal(),
+            97 => {
+                if let Some(leader) = net.leader() {
+                    met.transfers += 1;
+                    net.step(leader, Input::TransferLeadership { to: None });
+                }
+            }
+            98 => {
+                met.barriers += 1;
+                if net.is_up(slot) {
+                    net.barrier(slot, step);
+                }
+            }
+            _ => {
+                if net.is_up(slot) {
+                    net.step(slot, Input::Campaign);
+                }
+            }
+        }
+    }
+    // Liveness: everybody up, connected, with a disk that works.
+    net.heal();
+    for slot in 1..=count {
+        net.nodes.get_mut(&node(slot)).unwrap().slow_disk = false;
+        net.sync(slot);
+        if !net.is_up(slot) {
+            net.restart(slot);
+        }
+    }
+    net.run_ms(5_000);
+    let leader = net.leader().expect("a leader within 5 s");
+    let last = net.submit(leader);
+    net.run_ms(3_000);
+    for slot in 1..=count {
+        assert_ne!(net.raft(slot).role(), RoleKind::Quarantined, "n{slot} was readmitted");
+        assert_eq!(net.applied(slot).last(), Some(&last), "n{slot} has the last value");
+        assert_eq!(net.applied(slot), net.applied(leader), "n{slot} agrees");
+        met.readmitted += net.count(slot, |event| event.kind() == "readmitted");
+        met.truncated += net.count(slot, |event| event.kind() == "truncated");
+        met.leaders += net.count(slot, |event| event.kind() == "leader");
+    }
+    met.committed += net.applied(leader).len();
+}
+
+fn many(seeds: std::ops::Range<u64>, count: u8, profile: Profile) {
+    let mut met = Met::default();
+    for seed in seeds {
+        let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            schedule(seed, count, profile, &mut met);
+        }));
+        if let Err(panic) = result {
+            eprintln!("schedule({seed}, {count}, Profile::{profile:?}, …) failed");
+            std::panic::resume_unwind(panic);
+        }
+    }
+    let Met { leaders, crashes, wipes, readmitted, committed, truncated, transfers, barriers } = met;
+    for (what, n) in [
+        ("leaders", leaders),
+        ("crashes", crashes),
+        ("wipes", wipes),
+        ("readmissions", readmitted),
+        ("commits", committed),
+        ("truncations", truncated),
+        ("transfers", transfers),
+        ("barriers", barriers),
+    ] {
+        assert!(n > 0, "no schedule met {what}");
+    }
+}
+
+#[test]
+fn three_nodes_modern() {
+    many(0..400, 3, Profile::Modern);
+}
+
+#[test]
+fn five_nodes_modern() {
+    many(1_000..1_200, 5, Profile::Modern);
+}
+
+#[test]
+fn three_nodes_paper() {
+    many(2_000..2_300, 3, Profile::Paper);
+}
+
+/// The checks can fail: with a rule switched off, some seed breaks safety.
+#[test]
+fn broken_rules_are_found() {
+    type Break = fn(&mut Rules);
+    let rules: [(&str, Break); 3] = [
+        ("ignore_log_in_votes", |rules| rules.ignore_log_in_votes = true),
+        ("truncate_always", |rules| rules.truncate_always = true),
+        ("trust_wiped", |rules| rules.trust_wiped = true),
+    ];
+    for (name, break_rule) in rules {
+        let found = (0..3_000).any(|seed| {
+            let mut rules = Rules::default();
+            break_rule(&mut rules);
+            let mut net = Net::with_rules(3, Profile::Paper, rules);
+            net.seed = seed;
+            net.violations_allowed = true;
+            disturb(&mut net, seed);
+            net.violated
+        });
+        assert!(found, "{name}: no seed of 3000 shows what breaks");
+    }
+}
+
+/// A rough schedule that stops where a core would assert.
+fn disturb(net: &mut Net, seed: u64) {
+    let mut random = Random(seed);
+    for _ in 0..400 {
+        let slot = 1 + u8::try_from(random.below(3)).unwrap();
+        match random.below(20) {
+            0..=7 => {
+                if !net.wire.is_empty() {
+                    let at = usize::try_from(random.below(net.wire.len().min(6) as u64)).unwrap();
+                    let packet = net.wire.remove(at).unwrap();
+                    if random.chance(20) {
+                        net.wire.push_back(packet.clone());
+                    }
+                    net.deliver(packet);
+                }
+            }
+            8..=10 => {
+                if let Some(leader) = net.leader() {
+                    net.propose(leader);
+                }
+            }
+            11..=13 => {
+                net.now = net.now.after(Duration::from_millis(random.below(100)));
+                net.step(slot, Input::Timeout);
+            }
+            14 => net.cut_off(&[slot]),
+            15 | 16 => net.heal(),
+            17 => {
+                if random.chance(30) {
+                    net.wipe(slot);
+                }
+            }
+            _ => net.step(slot, Input::Campaign),
+        }
+    }
+}
