@@ -79,8 +79,9 @@ pub fn explain(reports: &[Report]) -> ExplainResponse {
                 findings,
             };
         }
+        let state = if level == 0 { "healthy" } else { "degraded" };
         let summary = format!(
-            "n{} leads term {}; {counting} of {members} nodes count, {quorum} are needed",
+            "{state}: n{} leads in term {}; {counting} of {members} nodes count, {quorum} are needed",
             leader.node, leader.term
         );
         return ExplainResponse { level, summary, findings };
@@ -164,7 +165,11 @@ mod tests {
             [1, 2, 3].map(|n| up(status(n, if n == 2 { "leader" } else { "follower" }, Some(2))));
         let said = explain(&reports);
         assert_eq!((said.level, said.findings.len()), (HEALTHY, 0));
-        assert!(said.summary.starts_with("n2 leads term 4; 3 of 3"), "{}", said.summary);
+        assert!(
+            said.summary.starts_with("healthy: n2 leads in term 4; 3 of 3"),
+            "{}",
+            said.summary
+        );
     }
 
     #[test]

@@ -32,6 +32,10 @@ use crate::peer::link::{Arrived, Body, LinkEvent, Links, Mailbox};
 
 /// The most inputs that are taken before the disk is written.
 const DRAIN_MAX: usize = 1024;
+/// How often the same reason for refusing a connection is told.
+const REFUSAL_EVERY: Duration = Duration::from_secs(60);
+/// How many reasons are told in that time: garbage can be of many kinds.
+const REFUSALS_MAX: usize = 16;
 /// How long a planned stop waits for another node to lead.
 const HANDOVER: Duration = Duration::from_millis(1500);
 
@@ -106,6 +110,8 @@ struct Driver<'a> {
     /// Submits of this turn, appended together.
     submits: Vec<tercet_replica::Submit>,
     next_tag: u64,
+    /// Why connections were refused, and when that was told.
+    refusals: BTreeMap<String, Instant>,
     /// The role that was last told.
     role: Option<RoleKind>,
 }
@@ -158,6 +164,7 @@ pub(crate) async fn run(
         forwarded: BTreeMap::new(),
         submits: Vec::new(),
         next_tag: 1,
+        refusals: BTreeMap::new(),
         role: None,
     };
     match driver.serve(mailbox).await {
@@ -196,6 +203,7 @@ impl Driver<'_> {
     async fn serve(&mut self, mut mailbox: Mailbox) -> Result<(), Fatal> {
         let mut stop = self.desk.stop.clone();
         let mut stop_at: Option<Instant> = None;
+        let mut hands_over = false;
         self.settle()?;
         loop {
             // Lets the links read what has come, so that it joins this turn's batch.
@@ -211,8 +219,8 @@ impl Driver<'_> {
                     () = tokio::time::sleep_until(due.into()) => {}
                     changed = stop.changed(), if stop_at.is_none() => {
                         if changed.is_err() || *stop.borrow() {
-                            stop_at = Some(Instant::now() + HANDOVER);
-                            self.begin_stop()?;
+                            hands_over = self.can_hand_over();
+                            stop_at = Some(Instant::now() + self.begin_stop()?);
                         }
                     }
                 }
@@ -231,7 +239,9 @@ impl Driver<'_> {
                 }
             }
             self.settle()?;
-            if stop_at.is_some_and(|at| Instant::now() >= at || !self.leads()) {
+            if stop_at
+                .is_some_and(|at| Instant::now() >= at || (hands_over && !self.can_hand_over()))
+            {
                 return Ok(());
             }
         }
@@ -239,6 +249,12 @@ impl Driver<'_> {
 
     fn leads(&self) -> bool {
         self.replica.raft().is_some_and(|raft| raft.role() == RoleKind::Leader)
+    }
+
+    /// Whether there is leadership to hand over, and a majority to elect somebody else.
+    fn can_hand_over(&self) -> bool {
+        let others = self.peers.values().filter(|link| link.up > 0).count();
+        self.leads() && others > self.config.members.len() / 2
     }
 
     fn due(&self, stop_at: Option<Instant>) -> Instant {
@@ -250,14 +266,18 @@ impl Driver<'_> {
         clock(self.desk.started)
     }
 
-    /// Hands leadership over before the process ends, so that clients wait for no timeout.
-    fn begin_stop(&mut self) -> Result<(), Fatal> {
+    /// Begins a planned stop and says how long it may take. A leader hands over first, so that
+    /// clients wait for no timeout. Else the last that was committed is told, or heard of, so that
+    /// every `values.log` holds what clients were told.
+    fn begin_stop(&mut self) -> Result<Duration, Fatal> {
         self.desk.progress.send_modify(|progress| progress.stopping = true);
-        if self.leads() && self.config.members.len() > 1 {
+        if self.can_hand_over() {
             let now = self.now();
             self.replica.transfer(now, None)?;
+            return Ok(HANDOVER);
         }
-        Ok(())
+        let is_alone = self.leader().is_none() || self.peers.values().all(|link| link.up == 0);
+        Ok(if is_alone { Duration::ZERO } else { self.config.timing.heartbeat * 2 })
     }
 
     /// Ends a turn: timers, sends, the disk, answers.
@@ -428,7 +448,15 @@ impl Driver<'_> {
                 }
             }
             LinkEvent::AcceptedEnded { peer } => self.fail_forwarded(peer),
-            LinkEvent::Refused { why } => self.warn(why),
+            LinkEvent::Refused { address, why } => {
+                // Who is refused tries again and again: what is known is not said each time.
+                let now = Instant::now();
+                self.refusals.retain(|_, said| now - *said < REFUSAL_EVERY);
+                if self.refusals.len() < REFUSALS_MAX && !self.refusals.contains_key(&why) {
+                    self.warn(format!("a connection from {address} was refused: {why}"));
+                    self.refusals.insert(why, now);
+                }
+            }
         }
         Ok(())
     }

@@ -17,7 +17,7 @@ use crate::node::Submitted;
 /// How many of the latest syncs the 99th percentile is taken of.
 const SYNCS_KEPT: usize = 1024;
 
-/// The label of [`Metrics::submits`].
+/// The label of the counter of submits.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct ResultLabel {
     /// `ok`, or the reason of the error.

@@ -2,7 +2,7 @@
 //! owner of the node's state, and waits for the answers.
 //!
 //! Whatever a node can answer at once it answers through a command; what takes retries (a leader
-//! that moves, a forward to it) is [`crate::submit`]'s.
+//! that moves, a forward to it) is `submit`'s.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

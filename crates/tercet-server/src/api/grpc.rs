@@ -23,8 +23,13 @@ const FOLLOW_CHECK: Duration = Duration::from_secs(30);
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
-/// The time that the caller gives, as gRPC carries it.
+/// The time that there is for an answer: what the caller gives, as gRPC carries it, less what the
+/// answer needs on its way. A caller that gives up by itself learns nothing of the outcome.
 fn timeout_of<T>(request: &Request<T>) -> Option<Duration> {
+    given_by(request).map(|given| given - (given / 10).min(Duration::from_millis(100)))
+}
+
+fn given_by<T>(request: &Request<T>) -> Option<Duration> {
     let text = request.metadata().get("grpc-timeout")?.to_str().ok()?;
     let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = number.parse().ok()?;

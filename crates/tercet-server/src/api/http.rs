@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::{Query, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
 use axum::routing::get;
@@ -59,6 +59,19 @@ pub(super) fn router(context: Context) -> Router {
         .route("/v1/explain", get(explain))
         .route("/v1/events", get(events))
         .with_state(context)
+}
+
+/// Nothing is served there, in the words of the protocol that was spoken.
+pub(super) async fn nothing(method: Method, uri: Uri, headers: HeaderMap) -> Response {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let path = uri.path();
+    if kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
+        return tonic::Status::unimplemented(format!("{path} is unknown")).into_http();
+    }
+    let why = format!("there is no {method} {path}: see /openapi.json");
+    let mut response = Problem(invalid(why)).into_response();
+    *response.status_mut() = StatusCode::NOT_FOUND;
+    response
 }
 
 /// An error as a response.

@@ -131,6 +131,7 @@ fn router(context: &Context) -> Result<axum::Router, std::io::Error> {
         .add_service(health)
         .add_service(reflection().build_v1().map_err(other)?)
         .add_service(reflection().build_v1alpha().map_err(other)?)
-        .into_axum_router();
+        .into_axum_router()
+        .fallback(http::nothing);
     Ok(http::router(context.clone()).fallback_service(grpc))
 }

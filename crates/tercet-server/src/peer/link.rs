@@ -49,7 +49,8 @@ pub(crate) enum LinkEvent {
     /// A peer's link to this node ended.
     AcceptedEnded { peer: NodeId },
     /// A peer was refused, or spoke nonsense.
-    Refused { why: String },
+    /// `why` stays the same when the same one tries again, from whatever port.
+    Refused { address: String, why: String },
 }
 
 /// A message that arrived.
@@ -348,15 +349,16 @@ async fn accept(listener: Rc<TcpListener>, local: Rc<Local>, inbox: Inbox) {
     let places = std::sync::Arc::new(Semaphore::new(ACCEPTED_MAX));
     let mut tasks = JoinSet::new();
     loop {
-        let Ok((stream, _)) = listener.accept().await else {
+        let Ok((stream, address)) = listener.accept().await else {
             // Out of descriptors, most likely: it passes.
             sleep(RETRY.1).await;
             continue;
         };
         while tasks.try_join_next().is_some() {}
         let Ok(place) = std::sync::Arc::clone(&places).try_acquire_owned() else {
-            let why = format!("more than {ACCEPTED_MAX} connections of peers: one was closed");
-            let _ = inbox.events.send(LinkEvent::Refused { why });
+            let why = format!("there are {ACCEPTED_MAX} connections of peers already");
+            let address = address.to_string();
+            let _ = inbox.events.send(LinkEvent::Refused { address, why });
             continue;
         };
         let (local, inbox) = (Rc::clone(&local), inbox.clone());
@@ -375,12 +377,12 @@ async fn receive(stream: TcpStream, local: &Local, inbox: &Inbox) -> Option<Link
     let address = stream.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
     set_options(&stream).ok()?;
     let mut reader = FrameReader::new(stream, HELLO_BYTES_MAX);
-    let refused = |why: String| Some(LinkEvent::Refused { why });
+    let refused = |why: String| Some(LinkEvent::Refused { address: address.clone(), why });
     let remote = match timeout(HELLO_TIMEOUT, greet(&mut reader, local)).await {
         Ok(Ok(remote)) => remote,
         Ok(Err(None)) => return None,
-        Ok(Err(Some(why))) => return refused(format!("{address} was refused: {why}")),
-        Err(_) => return refused(format!("{address} connected and did not say who it is")),
+        Ok(Err(Some(why))) => return refused(why),
+        Err(_) => return refused("it did not say who it is".to_owned()),
     };
     reader.trust();
     let sender = match remote.channel {
@@ -412,8 +414,8 @@ async fn receive(stream: TcpStream, local: &Local, inbox: &Inbox) -> Option<Link
         }
     };
     if let Some(why) = why {
-        let why = format!("the connection of {} was closed: {why}", remote.node);
-        let _ = inbox.events.send(LinkEvent::Refused { why });
+        let why = format!("{}: {why}", remote.node);
+        let _ = inbox.events.send(LinkEvent::Refused { address, why });
     }
     Some(LinkEvent::AcceptedEnded { peer: remote.node })
 }

@@ -5,14 +5,16 @@ mod shell;
 mod supervisor;
 
 use std::io::IsTerminal as _;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use tercet_client::Client;
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::DevArgs;
 use crate::commands::runtime;
 use crate::output::{self, Failure};
-use supervisor::Supervisor;
+use supervisor::{SharedSupervisor, Supervisor, lock};
 
 /// How long the nodes may take until one leads.
 const START: Duration = Duration::from_secs(20);
@@ -32,22 +34,46 @@ pub(crate) fn run(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
         Client::new(cluster.client_addresses()).map_err(|error| Failure::new(2, error.message))?
     };
     cluster.start_all()?;
-    runtime.block_on(announce(&mut cluster, &client, json))?;
+    let cluster = Arc::new(Mutex::new(cluster));
+    stop_on_signal(Arc::clone(&cluster))?;
+    runtime.block_on(announce(&cluster, &client, json))?;
     let interactive = std::io::stdin().is_terminal();
-    let mut shell = shell::Shell { cluster, client, runtime, json };
+    let mut shell = shell::Shell::new(cluster, client, runtime, json);
     let failed =
         if interactive { prompt::interactive(&mut shell)? } else { prompt::piped(&mut shell)? };
     output::note("stopping the nodes; their data stays in their directories");
-    shell.cluster.stop_all();
+    shell.cluster().stop_all();
     Ok(u8::from(failed && !interactive))
 }
 
+/// Ctrl-C while the prompt does not read, or a SIGTERM: the nodes stop cleanly, then this process.
+fn stop_on_signal(cluster: SharedSupervisor) -> anyhow::Result<()> {
+    // A runtime of its own: the prompt's stands still while it waits for a line.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        let code = runtime.block_on(async {
+            let mut terminate = signal(SignalKind::terminate()).ok()?;
+            let mut interrupt = signal(SignalKind::interrupt()).ok()?;
+            tokio::select! {
+                _ = terminate.recv() => Some(143),
+                _ = interrupt.recv() => Some(130),
+            }
+        });
+        // Without handlers the signals end the process, and with it the nodes' standard input.
+        let Some(code) = code else { return };
+        output::note("stopping the nodes; their data stays in their directories");
+        lock(&cluster).stop_all();
+        std::process::exit(code);
+    });
+    Ok(())
+}
+
 /// Says who leads as soon as somebody does.
-async fn announce(cluster: &mut Supervisor, client: &Client, json: bool) -> anyhow::Result<()> {
+async fn announce(cluster: &SharedSupervisor, client: &Client, json: bool) -> anyhow::Result<()> {
     let begun = Instant::now();
     let bar = output::progress(0, "waiting for a leader");
     loop {
-        cluster.check_alive()?;
+        lock(cluster).check_alive()?;
         let statuses = client.statuses().await;
         let up = statuses.iter().filter(|(_, status)| status.is_ok()).count();
         let leader = statuses
@@ -71,7 +97,7 @@ async fn announce(cluster: &mut Supervisor, client: &Client, json: bool) -> anyh
                     addresses.join(" "),
                     addresses[0]
                 ))?;
-                output::line(format!("data:    {}", cluster.data_pattern()))?;
+                output::line(format!("data:    {}", lock(cluster).data_pattern()))?;
             }
             return Ok(());
         }

@@ -46,16 +46,17 @@ impl Completer for Completion {
 /// Says whether a command failed.
 pub(crate) fn interactive(shell: &mut Shell) -> anyhow::Result<bool> {
     let mut editor: Editor<Completion, DefaultHistory> = Editor::new()?;
-    let history = shell.cluster.data(1).with_file_name(".history");
+    let history = shell.cluster().data(1).with_file_name(".history");
     // The first time there is none.
     let _ = editor.load_history(&history);
     output::note("help lists the commands; Ctrl-D or quit ends");
     let mut failed = false;
     loop {
         tell_ended(shell);
-        let nodes = 1..=shell.cluster.count();
-        let (running, down): (Vec<usize>, Vec<usize>) =
-            nodes.partition(|id| shell.cluster.is_running(*id));
+        let (running, down): (Vec<usize>, Vec<usize>) = {
+            let mut cluster = shell.cluster();
+            (1..=cluster.count()).partition(|id| cluster.is_running(*id))
+        };
         let names = |ids: Vec<usize>| ids.into_iter().map(|id| format!("n{id}")).collect();
         editor.set_helper(Some(Completion { running: names(running), down: names(down) }));
         let line = match editor.readline("tercet> ") {
@@ -95,8 +96,9 @@ pub(crate) fn piped(shell: &mut Shell) -> anyhow::Result<bool> {
     Ok(failed)
 }
 
-fn tell_ended(shell: &mut Shell) {
-    for (id, why) in shell.cluster.take_ended() {
+fn tell_ended(shell: &Shell) {
+    let ended = shell.cluster().take_ended();
+    for (id, why) in ended {
         output::note(&format!("n{id} ended by itself ({why}): restart n{id} starts it again"));
     }
 }

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use tercet_client::{Client, SubmitOptions};
 use tokio::runtime::Runtime;
 
-use super::supervisor::Supervisor;
+use std::sync::MutexGuard;
+
+use super::supervisor::{SharedSupervisor, Supervisor};
 use crate::commands::{print_explain, print_status, read_values, submit_values};
 use crate::config::distance;
 use crate::output;
@@ -12,7 +14,7 @@ use crate::output;
 /// A cluster and what is done to it.
 #[derive(Debug)]
 pub(crate) struct Shell {
-    pub(crate) cluster: Supervisor,
+    cluster: SharedSupervisor,
     pub(crate) client: Client,
     pub(crate) runtime: Runtime,
     pub(crate) json: bool,
@@ -80,6 +82,20 @@ pub(crate) fn words(line: &str) -> Result<Vec<String>, String> {
 }
 
 impl Shell {
+    pub(crate) const fn new(
+        cluster: SharedSupervisor,
+        client: Client,
+        runtime: Runtime,
+        json: bool,
+    ) -> Self {
+        Self { cluster, client, runtime, json }
+    }
+
+    /// The node processes; held for one action at a time, so that a signal can stop them.
+    pub(crate) fn cluster(&self) -> MutexGuard<'_, Supervisor> {
+        super::supervisor::lock(&self.cluster)
+    }
+
     /// Runs one line.
     pub(crate) fn run(&mut self, line: &str) -> anyhow::Result<Next> {
         let words = words(line).map_err(anyhow::Error::msg)?;
@@ -122,23 +138,23 @@ impl Shell {
             }
             ("crash", [name]) => {
                 let id = self.node(name)?;
-                if !self.cluster.is_running(id) {
+                if !self.cluster().is_running(id) {
                     anyhow::bail!("n{id} is down already: restart n{id} first");
                 }
-                let pid = self.cluster.crash(id)?;
+                let pid = self.cluster().crash(id)?;
                 output::line(format!("n{id} killed (pid {pid})"))?;
             }
             ("restart", [name]) => {
                 let id = self.node(name)?;
-                if self.cluster.is_running(id) {
+                if self.cluster().is_running(id) {
                     anyhow::bail!("n{id} runs: crash n{id} first");
                 }
-                self.cluster.start(id)?;
+                self.cluster().start(id)?;
                 output::line(format!("n{id} started"))?;
             }
             ("wipe", [name]) => {
                 let id = self.node(name)?;
-                let was_running = self.cluster.wipe(id)?;
+                let was_running = self.cluster().wipe(id)?;
                 let killed = if was_running { "killed, and " } else { "" };
                 output::line(format!(
                     "n{id}: {killed}its directory is deleted. restart n{id}: it rejoins, mute until the others have readmitted it"
@@ -168,12 +184,10 @@ impl Shell {
     }
 
     fn node(&self, name: &str) -> anyhow::Result<usize> {
+        let count = self.cluster().count();
         let id = name.strip_prefix('n').unwrap_or(name).parse().ok();
-        id.filter(|id| (1..=self.cluster.count()).contains(id)).ok_or_else(|| {
-            anyhow::anyhow!(
-                "there is no node \"{name}\": the nodes are n1 to n{}",
-                self.cluster.count()
-            )
+        id.filter(|id| (1..=count).contains(id)).ok_or_else(|| {
+            anyhow::anyhow!("there is no node \"{name}\": the nodes are n1 to n{count}")
         })
     }
 }

@@ -7,6 +7,7 @@ use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
@@ -16,6 +17,14 @@ use crate::output::{self, Failure};
 
 /// How long a node may take to stop before it is killed.
 const STOP: Duration = Duration::from_secs(10);
+
+/// The processes are the prompt's, and the signal handler's when the prompt is busy.
+pub(crate) type SharedSupervisor = Arc<Mutex<Supervisor>>;
+
+/// Whoever panicked while holding it changed nothing that the processes depend on.
+pub(crate) fn lock(shared: &SharedSupervisor) -> MutexGuard<'_, Supervisor> {
+    shared.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 #[derive(Debug)]
 pub(crate) struct Supervisor {

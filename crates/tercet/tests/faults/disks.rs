@@ -1,0 +1,153 @@
+//! Disks that fail a sync, and disks that are full.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::ensure;
+use tercet_client::{Reason, SubmitOptions};
+use tercet_testkit::{History, Load, StartOptions};
+
+use crate::{PATIENCE, has, is_root, not_run, on_three, on_three_with};
+
+/// A sync that fails: the node stops at once, says why, and acknowledges nothing after it; started
+/// again on a disk that works, it goes on. It never tries the sync again: after a failed one the
+/// kernel may have dropped the very pages.
+#[test]
+fn fail_a_sync() {
+    if !has("strace") {
+        return not_run("fail_a_sync", "strace is not installed");
+    }
+    on_three("fail_a_sync", 10, |cluster, run| {
+        cluster.start_all()?;
+        let load = Load::start(cluster.addresses(), 4, run.seed);
+        for _ in 0..run.repetitions {
+            load.await_progress(10, PATIENCE);
+            let id = run.random.node(cluster.count());
+            cluster.kill(id)?;
+            let at = 1 + run.random.below(60);
+            // strace as a grandchild (-D): the child is the node itself.
+            let inject = format!("inject=fdatasync:error=EIO:when={at}");
+            let through = [
+                "strace",
+                "-D",
+                "-f",
+                "-qq",
+                "-o",
+                "/dev/null",
+                "-e",
+                "trace=fdatasync",
+                "-e",
+                &inject,
+            ];
+            let through = through.iter().map(ToString::to_string).collect();
+            cluster.start_with(id, &StartOptions { through, ..StartOptions::default() })?;
+            let status = cluster.await_end(id, PATIENCE)?;
+            let said = cluster.last_words(id);
+            ensure!(
+                matches!(status.code(), Some(11 | 12)) && said.contains("Input/output error"),
+                "n{id} ended with {status} after sync {at} failed, and said: {said}"
+            );
+            load.await_progress(10, PATIENCE);
+            cluster.start(id)?;
+        }
+        load.await_progress(10, PATIENCE);
+        cluster.judge(&load.finish())
+    });
+}
+
+/// A small disk mounted over a node's directory.
+struct SmallDisk(PathBuf);
+
+impl SmallDisk {
+    fn mount(path: &Path, bytes: u64) -> anyhow::Result<Self> {
+        fs::create_dir_all(path)?;
+        let size = format!("size={bytes}");
+        let mounted =
+            Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(path).output()?;
+        ensure!(mounted.status.success(), "mount: {}", String::from_utf8_lossy(&mounted.stderr));
+        Ok(Self(path.to_owned()))
+    }
+
+    fn ballast(&self) -> PathBuf {
+        self.0.join("ballast")
+    }
+
+    /// Takes all space that is left.
+    fn fill(&self) -> anyhow::Result<()> {
+        use std::io::Write as _;
+        let mut file = fs::File::create(self.ballast())?;
+        let block = vec![0; 64 << 10];
+        loop {
+            match file.write_all(&block) {
+                Ok(()) => {}
+                Err(error) if error.kind() == std::io::ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        // Lazily: a node may still have it open when a test fails.
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+/// A disk runs full: first a follower's, then the leader's, then all of them. The cluster goes on
+/// as long as a majority has space; whoever has none refuses in words, and goes on by itself when
+/// there is space again. Nothing is lost.
+#[test]
+fn fill_a_disk() {
+    if !is_root() {
+        return not_run("fill_a_disk", "mounting a small disk needs root");
+    }
+    let small = ["--segment=4MiB", "--disk-reserve=4MiB"];
+    on_three_with("fill_a_disk", 3, &small, |cluster, run| {
+        let disks = (1..=cluster.count())
+            .map(|id| SmallDisk::mount(&cluster.data(id), 64 << 20))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        cluster.start_all()?;
+        let mut history = History::default();
+        for round in 0..run.repetitions {
+            let load = Load::start_numbered(cluster.addresses(), 4, round * 4, run.seed);
+            load.await_progress(10, PATIENCE);
+            let leader = cluster.await_leader()?;
+            let full: Vec<usize> = match round % 3 {
+                0 => vec![1 + leader % cluster.count()],
+                1 => vec![leader],
+                _ => (1..=cluster.count()).collect(),
+            };
+            for id in &full {
+                disks[id - 1].fill()?;
+            }
+            cluster.await_statuses("the nodes say that their disks are full", |statuses| {
+                full.iter().all(|id| {
+                    statuses[id - 1].as_ref().is_some_and(|status| {
+                        status.problems.iter().any(|problem| problem.contains("disk is full"))
+                    })
+                })
+            })?;
+            if full.len() == 1 && full[0] != leader {
+                load.await_progress(10, PATIENCE);
+            } else if full.len() == cluster.count() {
+                let options =
+                    SubmitOptions { timeout: Duration::from_secs(1), ..SubmitOptions::default() };
+                let refused = cluster.run(cluster.client().submit_with(["no room"], options));
+                let reason = refused.as_ref().err().map(|error| error.reason);
+                ensure!(reason == Some(Reason::DiskFull), "no disk has space: {refused:?}");
+            }
+            for id in &full {
+                fs::remove_file(disks[id - 1].ballast())?;
+            }
+            load.await_progress(10, PATIENCE);
+            let seen = load.finish();
+            history.submits.extend(seen.submits);
+            history.reads.extend(seen.reads);
+            cluster.await_healed()?;
+        }
+        cluster.judge(&history)
+    });
+}
