@@ -68,6 +68,10 @@ pub fn explain(reports: &[Report]) -> ExplainResponse {
             .peers
             .iter()
             .filter(|peer| peer.reachable && peer.state != "quarantined")
+            // One that has just come back empty may know it before its leader does.
+            .filter(|peer| {
+                !known.iter().any(|status| status.node == peer.id && status.role == "quarantined")
+            })
             .count();
         if counting < quorum {
             return ExplainResponse {

@@ -2,6 +2,11 @@
 //!
 //! [`Client`] is what programs use; [`v1`] is the schema itself, for those who want to speak it
 //! directly; [`ApiError`] is the error model that all protocols share.
+//!
+//! # Example
+//! ```no_run
+#![doc = include_str!("../examples/tour.rs")]
+//! ```
 
 mod client;
 mod error;

@@ -1,6 +1,7 @@
 //! Seeded schedules: loss, duplication, reordering, crashes, wiped disks, slow disks, partitions,
 //! transfers. Safety is checked after every step; then everything heals, and the cluster must come
 //! to agree.
+#![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails, and talks, out loud")]
 
 mod support;
 
@@ -152,7 +153,8 @@ fn many(seeds: std::ops::Range<u64>, count: u8, profile: Profile) {
             std::panic::resume_unwind(panic);
         }
     }
-    let Met { leaders, crashes, wipes, readmitted, committed, truncated, transfers, barriers } = met;
+    let Met { leaders, crashes, wipes, readmitted, committed, truncated, transfers, barriers } =
+        met;
     for (what, n) in [
         ("leaders", leaders),
         ("crashes", crashes),

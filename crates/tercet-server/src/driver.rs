@@ -298,7 +298,6 @@ impl Driver<'_> {
             self.desk.metrics.observe_flush(begun.elapsed());
             self.act();
         }
-        self.publish();
         Ok(())
     }
 
@@ -463,6 +462,8 @@ impl Driver<'_> {
 
     /// Does what the replica wants done.
     fn act(&mut self) {
+        // First, so that whoever is answered finds at least what the answer is about.
+        self.publish();
         while let Some(effect) = self.replica.poll_effect() {
             match effect {
                 Effect::Send { to, message } => {

@@ -18,9 +18,10 @@ use crate::node::{NodeHandle, Progress};
 
 /// How many events a slow watcher may fall behind before it is told of a gap.
 const EVENTS_KEPT: usize = 4096;
-/// How often a node may lose its memory while running before it gives up: something keeps
-/// deleting its files.
+/// How often a node may lose its memory in a minute before it gives up: something keeps deleting
+/// its files.
 const LOSSES_MAX: usize = 10;
+const LOSSES_IN: Duration = Duration::from_secs(60);
 /// How long the client API may take to answer what is under way when the node stops.
 const API_STOP: Duration = Duration::from_secs(5);
 
@@ -113,6 +114,14 @@ pub fn run(
         let _inside = owner_runtime.enter();
         bind(&peer_address, "peers")?
     };
+    let is_public = |address: SocketAddr| !address.ip().is_loopback();
+    let peer_bound = peer_listener.local_addr().map_err(internal)?;
+    if is_public(peer_bound) && !config.insecure {
+        return Err(ServeError::Config(format!(
+            "listening for peers on {peer_bound} lets anyone who can reach it pretend to be a node: there \
+             is no TLS yet. Say --insecure (insecure = true) on a network that you trust"
+        )));
+    }
     let listening = Listening {
         node: config.node,
         client: client_listener.local_addr().map_err(internal)?,
@@ -180,7 +189,8 @@ async fn own(
 ) -> Result<(), ServeError> {
     let mut lost = None;
     let mut ready = Some(ready);
-    for _ in 0..=LOSSES_MAX {
+    let mut losses: Vec<Instant> = Vec::new();
+    while losses.len() <= LOSSES_MAX {
         let tasks = LocalSet::new();
         let mut random = random_u128;
         let on_open = || {
@@ -195,6 +205,8 @@ async fn own(
             Ok(Ended::LostMemory(why)) => {
                 tracing::error!("{why}");
                 lost = Some(why);
+                losses.retain(|at| at.elapsed() < LOSSES_IN);
+                losses.push(Instant::now());
             }
             Err(error @ (DriverError::Open { .. } | DriverError::Disk { .. })) => {
                 return Err(ServeError::Data(error.to_string()));
@@ -205,8 +217,8 @@ async fn own(
         }
     }
     Err(ServeError::Disk(format!(
-        "{}: the files of this node were damaged or deleted more than {LOSSES_MAX} times while it \
-         ran: find out by whom",
+        "{}: the files of this node were damaged or deleted more than {LOSSES_MAX} times within \
+         {LOSSES_IN:?}: find out by whom",
         config.data.display()
     )))
 }

@@ -1,6 +1,7 @@
 //! A cluster of real cores over an in-memory network, with virtual time and disks that can be
 //! slow, crash and be wiped. The invariants are checked after every step.
 #![allow(dead_code, reason = "each test binary uses its own part")]
+#![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at one event out of many")]
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
@@ -241,7 +242,11 @@ impl Net {
         if after.role() == RoleKind::Leader {
             let other = *self.leaders.entry(after.term()).or_insert(id);
             if other != id {
-                assert!(self.violations_allowed, "Election Safety: {other} and {id} in {}", after.term());
+                assert!(
+                    self.violations_allowed,
+                    "Election Safety: {other} and {id} in {}",
+                    after.term()
+                );
                 self.violated = true;
             }
         }
@@ -408,8 +413,7 @@ impl Net {
 
     /// Delivers only what `keep` says, in order; the rest stays on the wire.
     pub(crate) fn settle_only(&mut self, keep: impl Fn(&Envelope) -> bool) {
-        loop {
-            let Some(at) = self.wire.iter().position(|packet| keep(&packet.envelope)) else { break };
+        while let Some(at) = self.wire.iter().position(|packet| keep(&packet.envelope)) {
             let packet = self.wire.remove(at).unwrap();
             self.deliver(packet);
         }
@@ -435,7 +439,9 @@ impl Net {
             self.now = self.now.max(due);
             let slots: Vec<u8> = self.nodes.keys().map(|id| id.slot()).collect();
             for slot in slots {
-                if self.is_up(slot) && self.raft(slot).poll_timeout().is_some_and(|at| at <= self.now) {
+                if self.is_up(slot)
+                    && self.raft(slot).poll_timeout().is_some_and(|at| at <= self.now)
+                {
                     self.step(slot, Input::Timeout);
                 }
             }
@@ -502,7 +508,10 @@ impl Net {
 
     pub(crate) fn leader(&self) -> Option<u8> {
         let leads = |(id, n): (&NodeId, &TestNode)| {
-            n.raft.as_ref().filter(|raft| raft.role() == RoleKind::Leader).map(|raft| (raft.term(), id.slot()))
+            n.raft
+                .as_ref()
+                .filter(|raft| raft.role() == RoleKind::Leader)
+                .map(|raft| (raft.term(), id.slot()))
         };
         self.nodes.iter().filter_map(leads).max().map(|(_, slot)| slot)
     }

@@ -75,6 +75,23 @@ fn curl_submits_and_reads() {
     });
 }
 
+#[path = "../../../tercet-client/examples/tour.rs"]
+#[allow(dead_code, unreachable_pub, reason = "its main connects to the usual ports")]
+mod tour;
+
+/// The example of the Rust client, as it stands in its documentation.
+#[test]
+fn the_rust_example_runs() {
+    on_three("the_rust_example_runs", 1, |cluster, _| {
+        cluster.start_all()?;
+        cluster.await_leader()?;
+        cluster.run(tour::tour(&cluster.addresses()))?;
+        let records = cluster.run(cluster.client().read(1, 10))?;
+        ensure!(records.len() == 5, "{records:?}");
+        Ok(())
+    });
+}
+
 const PYTHON: &str = r#"
 import sys, grpc
 from google.protobuf.descriptor_pool import DescriptorPool
