@@ -356,7 +356,9 @@ impl Raft {
         if !is_peer {
             return Some(DropReason::NotAMember);
         }
-        let other_disk = envelope.to_incarnation.is_some_and(|to| to != self.config.incarnation);
+        // A wiped node that is trusted takes the place of its old disk.
+        let other_disk = !self.config.rules.trust_wiped
+            && envelope.to_incarnation.is_some_and(|to| to != self.config.incarnation);
         if envelope.to != self.config.node || other_disk {
             return Some(DropReason::NotForMe);
         }
