@@ -22,6 +22,46 @@ pub struct Envelope {
     pub message: Message,
 }
 
+/// Terms, indexes and rounds count one by one: one that is higher was never reached by counting.
+const COUNT_MAX: u64 = 1 << 60;
+
+impl Envelope {
+    /// Whether all numbers are such that a node may have come to them: so that the sums that are
+    /// made of them stay numbers.
+    pub(crate) fn is_plausible(&self) -> bool {
+        let fits = |count: u64| count <= COUNT_MAX;
+        let pos = |pos: LogPos| fits(pos.term.0) && fits(pos.index.0);
+        let outcome = |outcome: &AppendOutcome| match outcome {
+            AppendOutcome::Accepted { last } => fits(last.0),
+            AppendOutcome::Rejected { prev, hint } => {
+                pos(*prev)
+                    && match hint {
+                        ConflictHint::TooShort { last } => fits(last.0),
+                        ConflictHint::Term { term, first } => fits(term.0) && fits(first.0),
+                    }
+            }
+        };
+        let message = match &self.message {
+            Message::PreVote { last } | Message::Vote { last, .. } => pos(*last),
+            Message::Append { prev, commit, round, entries } => {
+                let terms = entries.iter().all(|entry| fits(entry.term.0));
+                pos(*prev) && fits(commit.0) && fits(*round) && terms
+            }
+            Message::Heartbeat { commit, round } => fits(commit.0) && fits(*round),
+            Message::AppendReply { round, outcome: of } => fits(*round) && outcome(of),
+            Message::LearnerReply { outcome: of } => of.as_ref().is_none_or(outcome),
+            Message::HeartbeatReply { round } => fits(*round),
+            Message::ReadIndexReply { index, .. } => index.is_none_or(|index| fits(index.0)),
+            Message::PreVoteReply { .. }
+            | Message::VoteReply { .. }
+            | Message::Rejoin
+            | Message::TimeoutNow
+            | Message::ReadIndex { .. } => true,
+        };
+        fits(self.term.0) && message
+    }
+}
+
 /// Everything that a node can say to another.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub enum Message {

@@ -356,6 +356,9 @@ impl Raft {
         if !is_peer {
             return Some(DropReason::NotAMember);
         }
+        if !envelope.is_plausible() {
+            return Some(DropReason::Malformed);
+        }
         // A wiped node that is trusted takes the place of its old disk.
         let other_disk = !self.config.rules.trust_wiped
             && envelope.to_incarnation.is_some_and(|to| to != self.config.incarnation);
