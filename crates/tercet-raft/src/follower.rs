@@ -196,12 +196,14 @@ impl Raft {
             Message::Rejoin | Message::LearnerReply { .. } => {
                 self.lead_receive(to, envelope.from_incarnation, &envelope.message);
             }
+            Message::ReadIndex { id } => {
+                self.send(to, Message::ReadIndexReply { id: *id, index: None });
+            }
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. }
             | Message::HeartbeatReply { .. }
             | Message::TimeoutNow
-            | Message::ReadIndex { .. }
             | Message::ReadIndexReply { .. } => {}
         }
     }

@@ -394,6 +394,11 @@ impl Raft {
     }
 
     fn on_rejected(&mut self, from: NodeId, prev: LogPos, hint: ConflictHint) {
+        if !self.log.contains(prev) {
+            // This leader never asked for it: its log has only grown since it leads.
+            self.event(Event::Dropped { from, why: DropReason::Malformed });
+            return;
+        }
         let next = match (self.is_modern(), hint) {
             (false, _) => prev.index,
             (true, ConflictHint::TooShort { last }) => last.next(),

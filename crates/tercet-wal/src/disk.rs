@@ -142,6 +142,16 @@ pub struct FileDisk {
 /// How many zeros are written at a time.
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
+impl Drop for FileDisk {
+    /// Waits for what is prepared in the background: it must not touch a directory that is not
+    /// locked any more.
+    fn drop(&mut self) {
+        for receiver in self.prepared.values() {
+            let _ = receiver.recv();
+        }
+    }
+}
+
 impl FileDisk {
     /// Takes a directory for this process, making it if need be (mode 0700).
     ///
@@ -424,6 +434,14 @@ impl Default for MemDisk {
     }
 }
 
+/// Adds zeros. Tests make many segments, unoptimised: a new vector is zeroed by the allocator, while
+/// `resize` goes byte by byte there.
+fn lengthen(bytes: &mut Vec<u8>, length: usize) {
+    let mut longer = vec![0; length];
+    longer[..bytes.len()].copy_from_slice(bytes);
+    *bytes = longer;
+}
+
 fn dead() -> io::Error {
     io::Error::other("the machine crashed")
 }
@@ -496,8 +514,9 @@ impl MemDisk {
         state.durable_names = state.names.clone();
         for content in state.files.values_mut() {
             let length = if keep() { content.cache.len() } else { content.platter.len() };
-            let mut merged = content.platter.clone();
-            merged.resize(length, 0);
+            let mut merged = vec![0; length];
+            let kept = length.min(content.platter.len());
+            merged[..kept].copy_from_slice(&content.platter[..kept]);
             for start in (0..length).step_by(PAGE) {
                 let end = (start + PAGE).min(length).min(content.cache.len());
                 if start < end && content.cache[start..end] != merged[start..end] && keep() {
@@ -640,7 +659,7 @@ impl DiskFile for MemFile {
         let start = usize::try_from(offset).expect("a test's file fits into memory");
         let end = start + bytes.len();
         if cache.len() < end {
-            cache.resize(end, 0);
+            lengthen(cache, end);
         }
         cache[start..end].copy_from_slice(bytes);
         Ok(())
@@ -673,7 +692,12 @@ impl DiskFile for MemFile {
         let mut state = self.state();
         state.step()?;
         let bytes = usize::try_from(bytes).expect("a test's file fits into memory");
-        state.content(self.id).cache.resize(bytes, 0);
+        let cache = &mut state.content(self.id).cache;
+        if bytes > cache.len() {
+            lengthen(cache, bytes);
+        } else {
+            cache.truncate(bytes);
+        }
         Ok(())
     }
 

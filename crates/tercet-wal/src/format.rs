@@ -6,12 +6,17 @@ use bytes::{Buf, BufMut};
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// The length of a frame's header.
 pub(crate) const FRAME_HEADER_BYTES: usize = 64;
+/// Where a segment's seal stands: in another sector than the header, which one write cannot harm.
+pub(crate) const SEAL_OFFSET: u64 = 512;
+/// The length of a seal.
+pub(crate) const SEAL_BYTES: usize = 32;
 /// The length of an identifier.
 pub(crate) const ID_BYTES: usize = 32;
 /// The version of the format that this program writes, and the highest that it reads.
 pub(crate) const VERSION: u8 = 1;
 const SEGMENT_MAGIC: &[u8; 7] = b"TCTWAL\n";
 const FRAME_MAGIC: u32 = 0x4d52_4654;
+const SEAL_MAGIC: u32 = 0x4c41_4553;
 const ID_FRAME: u8 = 1;
 const ID_ENTRY: u8 = 2;
 
@@ -29,11 +34,26 @@ pub struct HardState {
 pub(crate) struct SegmentHeader {
     pub(crate) log_id: u16,
     pub(crate) number: u32,
+    /// The length of the file: a shorter one has lost its end.
+    pub(crate) bytes: u64,
     /// The sequence number of its first frame.
     pub(crate) first_frame: u64,
     /// The last index of the log before it.
     pub(crate) last_index: u64,
     pub(crate) hard_state: HardState,
+}
+
+/// Says that a segment is complete and that the log goes on in the next one. It is durable before
+/// the next segment's first frame is written: a log whose newest file is gone is noticed by it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Seal {
+    /// The segment that it stands in.
+    pub(crate) segment: u32,
+    pub(crate) log_id: u16,
+    /// The sequence number of the next segment's first frame.
+    pub(crate) next_frame: u64,
+    /// The last index of the log up to here.
+    pub(crate) last_index: u64,
 }
 
 /// What stands before the entries of a frame.
@@ -88,10 +108,18 @@ impl SegmentHeader {
         out.put_u64_le(self.hard_state.term);
         out.put_u16_le(self.log_id);
         out.put_u8(vote_byte(self.hard_state.vote));
-        out.put_bytes(0, 21);
-        let crc = crc32c::crc32c(&out[12..]);
+        out.put_u8(0);
+        out.put_u64_le(self.bytes);
+        out.put_bytes(0, 12);
+        let crc = Self::checksum(&out);
         out[8..12].copy_from_slice(&crc.to_le_bytes());
         out
+    }
+
+    /// Covers everything but itself. This, the magic and the version stand at the same place in
+    /// every version of the format, so that an older program tells a newer log from a damaged one.
+    fn checksum(bytes: &[u8]) -> u32 {
+        crc32c::crc32c_append(crc32c::crc32c(&bytes[..8]), &bytes[12..64])
     }
 
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, HeaderError> {
@@ -101,7 +129,7 @@ impl SegmentHeader {
         let mut rest = &bytes[7..];
         let version = rest.get_u8();
         let crc = rest.get_u32_le();
-        if crc32c::crc32c(rest) != crc {
+        if Self::checksum(bytes) != crc || version == 0 {
             return Err(HeaderError::NotOne);
         }
         if version > VERSION {
@@ -113,7 +141,34 @@ impl SegmentHeader {
         let term = rest.get_u64_le();
         let log_id = rest.get_u16_le();
         let vote = vote_of(rest.get_u8());
-        Ok(Self { log_id, number, first_frame, last_index, hard_state: HardState { term, vote } })
+        rest.advance(1);
+        let bytes = rest.get_u64_le();
+        let hard_state = HardState { term, vote };
+        Ok(Self { log_id, number, bytes, first_frame, last_index, hard_state })
+    }
+}
+
+impl Seal {
+    pub(crate) fn encode(&self) -> [u8; SEAL_BYTES] {
+        let mut out = [0; SEAL_BYTES];
+        let mut to = &mut out[..];
+        to.put_u32_le(0);
+        to.put_u32_le(SEAL_MAGIC);
+        to.put_u32_le(self.segment);
+        to.put_u16_le(self.log_id);
+        to.put_u16_le(0);
+        to.put_u64_le(self.next_frame);
+        to.put_u64_le(self.last_index);
+        let crc = crc32c::crc32c(&out[4..]);
+        out[..4].copy_from_slice(&crc.to_le_bytes());
+        out
+    }
+
+    /// What stands in a segment's bytes where its seal belongs; all zeros if it is not sealed.
+    pub(crate) fn found(segment: &[u8]) -> [u8; SEAL_BYTES] {
+        let start = usize::try_from(SEAL_OFFSET).expect("512");
+        let found = segment.get(start..start + SEAL_BYTES).unwrap_or(&[0; SEAL_BYTES]);
+        found.try_into().expect("as many bytes as were asked for")
     }
 }
 

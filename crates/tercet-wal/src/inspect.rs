@@ -4,8 +4,10 @@
 use std::path::Path;
 
 use crate::entry::Entry;
-use crate::format::{HardState, HeaderError, SEGMENT_HEADER_BYTES, SegmentHeader};
-use crate::recover::{Next, Scan, entries_of, read_whole};
+use crate::format::{
+    HardState, HeaderError, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
+};
+use crate::recover::{Next, Scan, entries_of, may_be_unused, read_whole};
 
 /// What is found on the way, in order.
 #[derive(Debug)]
@@ -74,6 +76,8 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
     }
     names.sort();
     let mut next_frame = 1;
+    // The last segment that is in use, if it is sealed.
+    let mut sealed: Option<String> = None;
     for (position, name) in names.into_iter().enumerate() {
         let fault = |offset, what: String| Found::Fault { segment: name.clone(), offset, what };
         let number = u32::try_from(position + 1).unwrap_or(u32::MAX);
@@ -94,7 +98,7 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
                 continue;
             }
             Err(HeaderError::NotOne) => {
-                if bytes.iter().all(|byte| *byte == 0) {
+                if may_be_unused(&bytes, number, sealed.is_some()) {
                     found(Found::Unused { name });
                 } else {
                     found(fault(0, "the segment's header is damaged".to_owned()));
@@ -108,6 +112,15 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
             last_index: header.last_index,
             hard_state: header.hard_state,
         });
+        if header.number != number {
+            found(fault(0, format!("it is segment {}, not {number}", header.number)));
+        }
+        let has_other_length = header.bytes != bytes.len() as u64;
+        if has_other_length {
+            found(fault(0, format!("the file has {} bytes, not {}", bytes.len(), header.bytes)));
+        }
+        let is_sealed = Seal::found(&bytes).iter().any(|byte| *byte != 0);
+        sealed = is_sealed.then(|| name.clone());
         let mut scan = Scan {
             bytes: &bytes,
             number: header.number,
@@ -119,7 +132,7 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
         if header.first_frame != next_frame && position > 0 {
             found(fault(
                 0,
-                format!("frames {next_frame} to {} are missing before it", header.first_frame - 1),
+                format!("it begins with frame {}, not {next_frame}", header.first_frame),
             ));
         }
         loop {
@@ -137,6 +150,10 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
                     });
                 }
                 Next::End => break,
+                Next::Torn { .. } if is_sealed || has_other_length => {
+                    found(fault(scan.end, "a frame is damaged in mid-log".to_owned()));
+                    break;
+                }
                 Next::Torn { .. } => {
                     found(Found::TornTail { segment: name.clone(), offset: scan.end });
                     break;
@@ -148,6 +165,10 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
             }
         }
         next_frame = scan.next_frame;
+    }
+    if let Some(segment) = sealed {
+        let what = "the log goes on in a segment that is not there".to_owned();
+        found(Found::Fault { segment, offset: SEAL_OFFSET, what });
     }
     Ok(())
 }

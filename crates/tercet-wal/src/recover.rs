@@ -14,8 +14,8 @@ use bytes::Bytes;
 use crate::disk::{Disk, DiskFile};
 use crate::entry::{Entry, EntryHeader};
 use crate::format::{
-    FRAME_HEADER_BYTES, FrameHeader, HeaderError, ID_BYTES, Identifier, SEGMENT_HEADER_BYTES,
-    SegmentHeader,
+    FRAME_HEADER_BYTES, FrameHeader, HeaderError, ID_BYTES, Identifier, SEAL_BYTES, SEAL_OFFSET,
+    SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
 };
 use crate::wal::{
     FOLDER, Place, Recovered, Segment, TornTail, Wal, WalError, io_error, read_full, segment_name,
@@ -77,7 +77,7 @@ impl Scan<'_> {
     pub(crate) fn pass(&mut self, frame: &FoundFrame) {
         self.end = frame.offset + frame.header.space();
         self.ids -= ((1 + frame.entries.len()) * ID_BYTES) as u64;
-        self.next_frame = frame.header.seq + 1;
+        self.next_frame = frame.header.seq.saturating_add(1);
     }
 
     fn whole_frame(&self, offset: u64) -> Result<FoundFrame, String> {
@@ -105,7 +105,8 @@ impl Scan<'_> {
             .ok_or_else(|| "a frame is longer than its segment".to_owned())?;
         let mut entries = Vec::new();
         let mut at = 0;
-        for index in header.first_index..header.first_index + u64::from(header.entry_count) {
+        for position in 0..u64::from(header.entry_count) {
+            let index = header.first_index.saturating_add(position);
             let bad = |why: &str| format!("entry {index}: {why}");
             let entry = EntryHeader::peek(&body[at..]).map_err(|error| bad(&error.to_string()))?;
             let frame =
@@ -153,13 +154,11 @@ impl Scan<'_> {
             return Next::End;
         };
         let corrupt = |what: String| Next::Corrupt { offset: self.end, what };
-        // Any identifier that follows those of the frames before: of this frame, or of a later one.
-        let mut at = self.ids;
+        // Any identifier below those of the frames before: of this frame, or of a later one. Above
+        // the last byte there are none.
+        let used = self.end + last as u64 + 1;
+        let mut at = self.ids - (self.ids - used) / ID_BYTES as u64 * ID_BYTES as u64;
         while let Some(below) = at.checked_sub(ID_BYTES as u64).filter(|below| *below >= self.end) {
-            let is_empty = self.slice(below, at).is_none_or(|id| id.iter().all(|byte| *byte == 0));
-            if is_empty && below + (64 * ID_BYTES as u64) < self.ids {
-                break;
-            }
             if self.id_at(below).is_some() {
                 return corrupt(format!(
                     "{what}, but there is an identifier of it or of a later one: it may have been \
@@ -193,6 +192,30 @@ fn last_nonzero(bytes: &[u8]) -> Option<usize> {
     Some(page * PAGE + within)
 }
 
+/// Something that is written when all of the log is understood, not before: a log that is damaged
+/// elsewhere is left as it was found.
+struct Mend {
+    /// The position of the segment in the list of segments.
+    segment: usize,
+    offset: u64,
+    bytes: Vec<u8>,
+}
+
+/// Whether a segment without a header may be one that was prepared and never used, or whose header
+/// a crash cut short. No frame was written behind such a header, and the segment before it was not
+/// sealed yet. The first segment is made before a node promises anything, and never like this.
+pub(crate) fn may_be_unused(bytes: &[u8], number: u32, is_sealed_before: bool) -> bool {
+    let header = usize::try_from(SEGMENT_HEADER_BYTES).expect("4096");
+    let (head, body) = bytes.split_at(header.min(bytes.len()));
+    // The header is written when the file has its length.
+    let has_length = head.len() == header || is_zero(head);
+    number > 1 && !is_sealed_before && is_zero(body) && has_length
+}
+
+fn is_zero(bytes: &[u8]) -> bool {
+    last_nonzero(bytes).is_none()
+}
+
 /// Opens a log: see [`Wal::open`].
 pub(crate) fn open<D: Disk>(
     disk: &mut D,
@@ -206,24 +229,24 @@ pub(crate) fn open<D: Disk>(
         });
     }
     let mut unused: Vec<String> = Vec::new();
+    let mut mends: Vec<Mend> = Vec::new();
+    // What stands in the place of the last segment's seal.
+    let mut seal = [0; SEAL_BYTES];
     for (position, number) in numbers.iter().enumerate() {
         let expected = u32::try_from(position + 1).expect("few");
-        if *number != expected {
-            let what = format!("{} of the log is missing", segment_name(expected));
-            return Err(WalError::Missing { what });
-        }
         let name = segment_name(*number);
-        let file = disk
-            .open(&name)
-            .map_err(io_error("open", &name))?
-            .ok_or_else(|| WalError::Missing { what: format!("{name} of the log is missing") })?;
+        if *number != expected {
+            return Err(missing(expected));
+        }
+        let file =
+            disk.open(&name).map_err(io_error("open", &name))?.ok_or_else(|| missing(expected))?;
         file.forget_cache();
         let length = file.len().map_err(io_error("look at", &name))?;
         let mut bytes = vec![0; usize::try_from(length).expect("a segment fits into memory")];
         read_full(&file, &mut bytes, 0).map_err(io_error("read", &name))?;
-        if !unused.is_empty() {
-            if bytes.iter().any(|byte| *byte != 0) {
-                return Err(missing_header(unused.first().expect("not empty")));
+        if let Some(unused_before) = unused.first() {
+            if !is_zero(&bytes) {
+                return Err(missing_header(unused_before));
             }
             unused.push(name);
             continue;
@@ -235,29 +258,46 @@ pub(crate) fn open<D: Disk>(
                     let what = "a frame is damaged, but a later segment follows it".to_owned();
                     return Err(WalError::Corrupt { segment, offset, what });
                 }
-                read_segment(&mut wal, &mut recovered, header, file, &bytes)?;
+                if let Some(before) = wal.segments.last() {
+                    let expected = wal.seal(before.number).encode();
+                    if seal != expected {
+                        let bytes = expected.to_vec();
+                        mends.push(Mend { segment: position - 1, offset: SEAL_OFFSET, bytes });
+                    }
+                }
+                read_segment(&mut wal, &mut recovered, &mut mends, header, file, &bytes)?;
+                seal = Seal::found(&bytes);
             }
             Err(HeaderError::Newer(found)) => {
                 return Err(WalError::Newer { segment: name, found });
             }
-            Err(HeaderError::NotOne) => {
-                // Prepared and never used, or cut short before its first frame was synced.
-                let start = usize::try_from(SEGMENT_HEADER_BYTES).expect("4096");
-                if bytes.iter().skip(start).any(|byte| *byte != 0) || position == 0 {
-                    return Err(missing_header(&name));
-                }
+            Err(HeaderError::NotOne) if may_be_unused(&bytes, *number, !is_zero(&seal)) => {
                 unused.push(name);
             }
+            Err(HeaderError::NotOne) => return Err(missing_header(&name)),
         }
+    }
+    let last = wal.segments.last().expect("the first segment is in use, or was refused");
+    if !is_zero(&seal) {
+        return Err(if seal == wal.seal(last.number).encode() {
+            missing(last.number + 1)
+        } else {
+            let what = "what stands in the place of its seal is none".to_owned();
+            WalError::Corrupt { segment: last.name(), offset: SEAL_OFFSET, what }
+        });
     }
     for name in unused {
         disk.remove(&name).map_err(io_error("remove", &name))?;
     }
     disk.sync_dir(FOLDER).map_err(io_error("sync", FOLDER))?;
-    mend_tail(&wal, &recovered)?;
+    mend(&wal, &mends)?;
     recovered.hard_state = wal.hard_state;
     recovered.last_index = wal.last_index();
     Ok((wal, recovered))
+}
+
+fn missing(number: u32) -> WalError {
+    WalError::Missing { what: format!("{} of the log is missing", segment_name(number)) }
 }
 
 fn missing_header(name: &str) -> WalError {
@@ -276,6 +316,7 @@ pub(crate) fn segment_numbers<D: Disk>(disk: &mut D) -> Result<Vec<u32>, WalErro
 fn read_segment<D: Disk>(
     wal: &mut Wal<D>,
     recovered: &mut Recovered,
+    mends: &mut Vec<Mend>,
     header: SegmentHeader,
     file: D::File,
     bytes: &[u8],
@@ -286,13 +327,17 @@ fn read_segment<D: Disk>(
     if header.number != number || header.log_id != wal.options().log_id {
         return Err(corrupt(0, "the header is that of another segment".to_owned()));
     }
+    if header.bytes != bytes.len() as u64 {
+        let what = format!("the file has {} bytes, not {}", bytes.len(), header.bytes);
+        return Err(corrupt(0, what));
+    }
     if header.first_frame != wal.next_frame || header.last_index != wal.places.len() as u64 {
         return Err(corrupt(
             0,
             format!(
                 "it begins after frame {} and entry {}, but the segment before ends with frame {} \
                  and entry {}",
-                header.first_frame - 1,
+                header.first_frame.saturating_sub(1),
                 header.last_index,
                 wal.next_frame - 1,
                 wal.places.len()
@@ -311,36 +356,36 @@ fn read_segment<D: Disk>(
         next_frame: wal.next_frame,
         log_id: header.log_id,
     };
-    let mut without_ids: Vec<(u64, Vec<Identifier>)> = Vec::new();
+    let segment = wal.segments.len();
     loop {
         match scan.look() {
             Next::Frame(frame, has_ids) => {
                 apply(wal, recovered, &frame, number - 1)
                     .map_err(|what| corrupt(frame.offset, what))?;
-                if !has_ids {
-                    without_ids.push((scan.ids, Scan::expected_ids(&frame)));
-                }
                 scan.pass(&frame);
+                if !has_ids {
+                    let ids = Scan::expected_ids(&frame);
+                    let bytes = ids.iter().rev().flat_map(Identifier::encode).collect();
+                    mends.push(Mend { segment, offset: scan.ids, bytes });
+                }
             }
             Next::End => break,
             Next::Torn { to } => {
-                recovered.torn_tail = Some(TornTail {
-                    segment: name.clone(),
-                    offset: scan.end,
-                    bytes: to - scan.end,
-                });
+                // What was cut short is made to look as if it had never been begun, so that its
+                // bytes can never be taken for later ones.
+                let (offset, length) = (scan.end, to - scan.end);
+                let zeros = vec![0; usize::try_from(length).expect("a part of a segment")];
+                mends.push(Mend { segment, offset, bytes: zeros });
+                recovered.torn_tail =
+                    Some(TornTail { segment: name.clone(), offset, bytes: length });
                 break;
             }
             Next::Corrupt { offset, what } => return Err(corrupt(offset, what)),
         }
     }
     wal.next_frame = scan.next_frame;
-    let (end, ids) = (scan.end, scan.ids);
-    for (top, identifiers) in without_ids {
-        let bytes: Vec<u8> = identifiers.iter().rev().flat_map(Identifier::encode).collect();
-        file.write_at(&bytes, top - bytes.len() as u64).map_err(io_error("write", &name))?;
-    }
-    wal.segments.push(Segment { number, file, bytes: length, end, ids });
+    wal.last_on_disk = wal.places.len() as u64;
+    wal.segments.push(Segment { number, file, bytes: length, end: scan.end, ids: scan.ids });
     Ok(())
 }
 
@@ -386,24 +431,19 @@ fn apply<D: Disk>(
     Ok(())
 }
 
-/// Makes what was cut short look as if it had never been begun, so that its bytes can never be
-/// taken for later ones, and makes mended identifiers durable.
-fn mend_tail<D: Disk>(wal: &Wal<D>, recovered: &Recovered) -> Result<(), WalError> {
-    let segment = wal.segments.last().ok_or_else(|| WalError::Missing {
-        what: "the log has no segment that was begun".to_owned(),
-    })?;
-    let name = segment.name();
-    if let Some(torn) = &recovered.torn_tail {
-        let zeros = vec![0; 1 << 20];
-        let mut at = torn.offset;
-        let end = torn.offset + torn.bytes;
-        while at < end {
-            let n = usize::try_from((end - at).min(zeros.len() as u64)).expect("at most 1 MiB");
-            segment.file.write_at(&zeros[..n], at).map_err(io_error("write", &name))?;
-            at += n as u64;
+/// Mends what a crash left, and makes durable what was found: a frame may be whole in memory only.
+fn mend<D: Disk>(wal: &Wal<D>, mends: &[Mend]) -> Result<(), WalError> {
+    for Mend { segment, offset, bytes } in mends {
+        let segment = &wal.segments[*segment];
+        segment.file.write_at(bytes, *offset).map_err(io_error("write", &segment.name()))?;
+    }
+    let newest = wal.segments.len() - 1;
+    for (position, segment) in wal.segments.iter().enumerate() {
+        if position == newest || mends.iter().any(|mend| mend.segment == position) {
+            segment.file.sync().map_err(io_error("sync", &segment.name()))?;
         }
     }
-    segment.file.sync().map_err(io_error("sync", &name))
+    Ok(())
 }
 
 /// Every entry of a segment's bytes that is whole, for `inspect`.

@@ -8,8 +8,8 @@ use bytes::Bytes;
 use crate::disk::{Disk, DiskFile};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
-    FRAME_HEADER_BYTES, FrameHeader, HardState, ID_BYTES, Identifier, SEGMENT_HEADER_BYTES,
-    SegmentHeader, frame_space,
+    FRAME_HEADER_BYTES, FrameHeader, HardState, ID_BYTES, Identifier, SEAL_OFFSET,
+    SEGMENT_HEADER_BYTES, Seal, SegmentHeader, frame_space,
 };
 use crate::recover;
 
@@ -22,7 +22,8 @@ const VOTES_RESERVE: u64 = 64 << 10;
 /// How a log is laid out.
 #[derive(Clone, Debug)]
 pub struct WalOptions {
-    /// The size of a segment, in bytes. An entry that does not fit gets a larger one of its own.
+    /// The size of a segment, in bytes. A frame that does not fit gets a larger one; none is
+    /// smaller than its header and the room that is kept for votes.
     pub segment_bytes: u64,
     /// Which log it is.
     pub log_id: u16,
@@ -178,8 +179,10 @@ impl<F> Segment<F> {
 pub struct Wal<D: Disk> {
     options: WalOptions,
     pub(crate) segments: Vec<Segment<D::File>>,
-    /// One for each entry on disk, from index 1.
+    /// One for each entry on disk that no staged cut removes, from index 1.
     pub(crate) places: Vec<Place>,
+    /// The last index as the frames on disk have it: staged cuts do not count.
+    pub(crate) last_on_disk: u64,
     pub(crate) hard_state: HardState,
     pub(crate) next_frame: u64,
     /// The latest entries, those that are staged among them.
@@ -208,9 +211,7 @@ impl<D: Disk> Wal<D> {
             return Err(WalError::Io { op: "create a log", path: name.clone(), source });
         }
         let mut wal = Self::empty(options);
-        wal.roll(disk, wal.options.segment_bytes)?;
-        let segment = wal.segments.last().expect("one was just made");
-        segment.file.sync().map_err(io_error("sync", &segment.name()))?;
+        wal.roll(disk, 0)?;
         Ok(wal)
     }
 
@@ -227,6 +228,7 @@ impl<D: Disk> Wal<D> {
             options,
             segments: Vec::new(),
             places: Vec::new(),
+            last_on_disk: 0,
             hard_state: HardState::default(),
             next_frame: 1,
             tail: VecDeque::new(),
@@ -319,8 +321,7 @@ impl<D: Disk> Wal<D> {
         let need = frame_space(body_bytes) + ids_bytes;
         let reserve = if entries.is_empty() { 0 } else { VOTES_RESERVE };
         if self.segments.last().expect("a log has a segment").room() < need + reserve {
-            let least = SEGMENT_HEADER_BYTES + need + 2 * VOTES_RESERVE;
-            self.roll(disk, least.max(self.options.segment_bytes))?;
+            self.roll(disk, need)?;
         }
         let entries: Vec<&Entry> = self.tail.range(first..).collect();
         let position = self.segments.len() - 1;
@@ -366,6 +367,7 @@ impl<D: Disk> Wal<D> {
         let is_half_full = segment.end + (segment.bytes - segment.ids) > segment.bytes / 2;
         let next_number = segment.number + 1;
         self.places.extend(places);
+        self.last_on_disk = self.places.len() as u64;
         self.hard_state = hard_state;
         self.next_frame += 1;
         self.staged_hard_state = None;
@@ -374,7 +376,7 @@ impl<D: Disk> Wal<D> {
         self.staged = false;
         self.shrink_tail();
         if is_half_full && !self.no_room {
-            disk.prepare(&segment_name(next_number), self.options.segment_bytes);
+            disk.prepare(&segment_name(next_number), self.segment_bytes(0));
         }
         Ok(())
     }
@@ -386,8 +388,16 @@ impl<D: Disk> Wal<D> {
         }
     }
 
-    /// Begins the next segment. Its header is synced with its first frame.
-    fn roll(&mut self, disk: &mut D, bytes: u64) -> Result<(), WalError> {
+    /// The size of a segment whose first frame and identifiers need so much.
+    fn segment_bytes(&self, need: u64) -> u64 {
+        self.options.segment_bytes.max(SEGMENT_HEADER_BYTES + need + 2 * VOTES_RESERVE)
+    }
+
+    /// Begins the next segment, for a frame that needs so much, and seals the one before it. Each
+    /// step is durable before the next one: a frame stands only behind a durable header, and a
+    /// segment is sealed only if the next one can be read.
+    fn roll(&mut self, disk: &mut D, need: u64) -> Result<(), WalError> {
+        let bytes = self.segment_bytes(need);
         let number = self.segments.last().map_or(1, |segment| segment.number + 1);
         let name = segment_name(number);
         let file = match disk.create_zeroed(&name, bytes) {
@@ -398,13 +408,30 @@ impl<D: Disk> Wal<D> {
         let header = SegmentHeader {
             log_id: self.options.log_id,
             number,
+            bytes,
             first_frame: self.next_frame,
-            last_index: self.places.len() as u64,
+            last_index: self.last_on_disk,
             hard_state: self.hard_state,
         };
         file.write_at(&header.encode(), 0).map_err(io_error("write", &name))?;
+        file.sync().map_err(io_error("sync", &name))?;
+        if let Some(before) = self.segments.last() {
+            let (name, seal) = (before.name(), self.seal(before.number));
+            before.file.write_at(&seal.encode(), SEAL_OFFSET).map_err(io_error("write", &name))?;
+            before.file.sync().map_err(io_error("sync", &name))?;
+        }
         self.segments.push(Segment { number, file, bytes, end: SEGMENT_HEADER_BYTES, ids: bytes });
         Ok(())
+    }
+
+    /// The seal of a segment behind whose last frame the log stands.
+    pub(crate) const fn seal(&self, segment: u32) -> Seal {
+        Seal {
+            segment,
+            log_id: self.options.log_id,
+            next_frame: self.next_frame,
+            last_index: self.last_on_disk,
+        }
     }
 
     /// Entries from `first` to at most `last`: as many as fit into `bytes_max`, one at least.

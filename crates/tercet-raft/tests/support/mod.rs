@@ -9,8 +9,8 @@ use std::time::Duration;
 use tercet_raft::invariants::{check_cluster, check_step};
 use tercet_raft::{
     AppendOutcome, BarrierId, Config, EntryKind, EntryMeta, Envelope, Event, HardState,
-    Incarnation, Index, Input, LogPos, Message, NodeId, Output, Profile, Proposal, ProposalId,
-    Raft, Recovered, RoleKind, Rules, Term, Time, Write, WriteId,
+    Incarnation, Index, Input, LogPos, Message, NodeId, Output, PeerStatus, Profile, Proposal,
+    ProposalId, Raft, Recovered, RoleKind, Rules, Term, Time, Write, WriteId,
 };
 
 pub(crate) fn node(slot: u8) -> NodeId {
@@ -70,6 +70,8 @@ pub(crate) struct TestNode {
     pub(crate) disk: TestDisk,
     /// Writes become durable only by [`Net::sync`].
     pub(crate) slow_disk: bool,
+    /// The identity is not written: the node crashes before it says "voter".
+    pub(crate) hold_admit: bool,
     pub(crate) applied: Vec<Entry>,
     pub(crate) events: Vec<Event>,
     pub(crate) barriers: Vec<(u64, Option<Index>)>,
@@ -145,6 +147,7 @@ impl Net {
                     log: Vec::new(),
                     disk: TestDisk::default(),
                     slow_disk: false,
+                    hold_admit: false,
                     applied: Vec::new(),
                     events: Vec::new(),
                     barriers: Vec::new(),
@@ -176,6 +179,10 @@ impl Net {
             inflight_messages_max: 64,
             uncommitted_bytes_max: self.uncommitted_bytes_max,
         }
+    }
+
+    pub(crate) fn node_mut(&mut self, slot: u8) -> &mut TestNode {
+        self.nodes.get_mut(&node(slot)).unwrap()
     }
 
     pub(crate) fn raft(&self, slot: u8) -> &Raft {
@@ -311,6 +318,7 @@ impl Net {
                 }
                 Output::BarrierFailed { id: barrier } => target.barriers.push((barrier.0, None)),
                 Output::TransferEnded { result } => target.transfers.push(result),
+                Output::Admit { .. } if target.hold_admit => {}
                 Output::Admit { .. } => {
                     target.disk.quarantined = false;
                     target.raft.as_mut().unwrap().step(now, Input::Admitted);
@@ -531,6 +539,12 @@ impl Net {
             })
             .collect();
         prevs.len()
+    }
+
+    /// What the leader `slot` knows about a peer.
+    pub(crate) fn peer(&self, slot: u8, peer: u8) -> PeerStatus {
+        let peers = self.raft(slot).status().peers;
+        *peers.iter().find(|status| status.node == node(peer)).expect("a leader knows its peers")
     }
 
     pub(crate) fn clear_events(&mut self) {

@@ -1,0 +1,574 @@
+//! Real files: the lock, the modes, what is done to them behind the node's back. And the disks that
+//! fail: after an error nothing more is written, no sync is tried again, and a full disk is no error.
+
+#![allow(clippy::unwrap_used, reason = "a test fails out loud")]
+
+mod support;
+
+use std::cell::Cell;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::rc::Rc;
+
+use support::{Model, Rng, append, entry, open_all, segment, small, state, write};
+use tempfile::TempDir;
+use tercet_wal::{
+    Batch, Disk, DiskFile, FileDisk, MemDisk, MemFile, OpenDirError, Room, Survive, Wal, WalError,
+    WalOptions,
+};
+
+fn open_dir(dir: &TempDir) -> FileDisk {
+    FileDisk::open(dir.path().join("n1")).unwrap()
+}
+
+fn files(dir: &TempDir) -> Vec<String> {
+    open_dir(dir).list("wal").unwrap()
+}
+
+/// How many segments [`write_log`] makes.
+const SEGMENTS: u32 = 4;
+
+/// A log of a few segments, and what is in it.
+fn write_log<D: Disk>(disk: &mut D) -> (Wal<D>, Model) {
+    let mut wal = Wal::create(disk, small()).unwrap();
+    let mut model = Model::default();
+    let mut rng = Rng(1);
+    for term in 1..=6 {
+        let from = (term == 4).then_some(3);
+        let kept = from.map_or(model.last(), |from| from - 1);
+        let entries = (kept + 1..=kept + 3).map(|index| entry(term, index, &rng.bytes(12_000)));
+        let batch = Batch {
+            hard_state: state(term, 1).hard_state,
+            truncate_from: from,
+            entries: entries.collect(),
+        };
+        model.apply(&batch);
+        write(&mut wal, disk, batch);
+    }
+    let last = format!("{SEGMENTS:08}.seg");
+    assert!(disk.list("wal").unwrap().contains(&last), "it has {SEGMENTS} segments");
+    (wal, model)
+}
+
+#[test]
+fn a_directory_is_one_process_s() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = open_dir(&dir);
+    let second = FileDisk::open(dir.path().join("n1")).unwrap_err();
+    let pid = std::process::id();
+    assert!(matches!(second, OpenDirError::Locked { pid: Some(found) } if found == pid));
+    let words = format!(
+        "the directory is in use by another process (pid {pid}): stop that one, or give this node \
+         its own directory"
+    );
+    assert_eq!(second.to_string(), words);
+    drop(first);
+    drop(open_dir(&dir));
+}
+
+#[test]
+fn nobody_else_can_read_the_files() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = open_dir(&dir);
+    drop(write_log(&mut disk));
+    disk.create("identity").unwrap();
+    drop(disk);
+    let mut seen = 0;
+    let mut look = |path: &Path| {
+        let mode = fs::metadata(path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o077, 0, "{} has mode {mode:o}", path.display());
+        seen += 1;
+    };
+    let top = dir.path().join("n1");
+    look(&top);
+    for folder in [top.clone(), top.join("wal")] {
+        fs::read_dir(folder).unwrap().for_each(|entry| look(&entry.unwrap().path()));
+    }
+    assert!(seen >= 6, "{seen} files were looked at");
+}
+
+#[test]
+fn opening_again_finds_everything() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = open_dir(&dir);
+    let (wal, mut model) = write_log(&mut disk);
+    assert!(wal.last_index() == model.last() && wal.first_index() == 1);
+    drop((wal, disk));
+    for round in 0..3 {
+        let mut disk = open_dir(&dir);
+        let (mut wal, recovered, found) = open_all(&mut disk, small()).unwrap();
+        assert_eq!((recovered.torn_tail, found), (None, model.clone()), "round {round}");
+        let batch = append(vec![entry(7 + round, model.last() + 1, &[1; 40_000])]);
+        model.apply(&batch);
+        write(&mut wal, &mut disk, batch);
+        assert_eq!(support::read_all(&wal, &disk).unwrap(), model.entries);
+    }
+    assert!(files(&dir).len() >= 4, "{:?}", files(&dir));
+    // A second log is not made over the first.
+    let error = Wal::create(&mut open_dir(&dir), small()).unwrap_err();
+    assert!(matches!(&error, WalError::Io { source, .. }
+        if source.kind() == io::ErrorKind::AlreadyExists));
+}
+
+/// The system takes 1024 pieces in one write.
+#[test]
+fn a_frame_of_thousands_of_entries_is_one_frame() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = open_dir(&dir);
+    let mut wal = Wal::create(&mut disk, small()).unwrap();
+    let mut model = Model::default();
+    let lengths = [0, 1, 7, 8, 9];
+    let entries = (1..=3000).map(|index| {
+        let body = vec![7; lengths[usize::try_from(index).unwrap() % 5]];
+        entry(1, index, &body)
+    });
+    let batch = append(entries.collect());
+    model.apply(&batch);
+    write(&mut wal, &mut disk, batch);
+    drop((wal, disk));
+    let (_, _, found) = open_all(&mut open_dir(&dir), small()).unwrap();
+    assert!(found == model);
+}
+
+#[test]
+fn a_read_ends_at_its_limits() {
+    let mut disk = MemDisk::new();
+    let (wal, model) = write_log(&mut disk);
+    let (reopened, _) = Wal::open(&mut disk.clone(), small()).unwrap();
+    let last = model.last();
+    for log in [&wal, &reopened] {
+        for first in 1..=last {
+            for to in first..=last {
+                for limit in [0, 1, 12_100, 30_000, u64::MAX] {
+                    let found = log.read(&disk, first, to, limit).unwrap();
+                    let bytes: u64 = found.iter().map(|entry| entry.frame.len() as u64).sum();
+                    let all = &model.entries[usize::try_from(first).unwrap() - 1..];
+                    assert_eq!(found, all[..found.len()], "{first}..={to}, {limit}");
+                    assert!(!found.is_empty() && found.len() as u64 <= to - first + 1);
+                    assert!(found.len() == 1 || bytes <= limit, "{first}..={to}, {limit}");
+                }
+            }
+        }
+    }
+}
+
+/// Does something to a file of a running log; each is noticed within one turn over all files.
+fn assert_noticed(change: impl Fn(&Path), what: &str) {
+    for number in 1..=SEGMENTS {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = open_dir(&dir);
+        let (mut wal, _) = write_log(&mut disk);
+        for _ in 0..10 {
+            wal.check_files(&disk).unwrap();
+        }
+        change(&dir.path().join("n1").join(segment(number)));
+        let noticed = (0..SEGMENTS).find_map(|_| wal.check_files(&disk).err());
+        match noticed {
+            Some(error @ WalError::Lost { .. }) => {
+                let words = format!(
+                    "{} was deleted, replaced or shortened while the node ran",
+                    segment(number)
+                );
+                assert_eq!(error.to_string(), words, "{what}");
+            }
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_segment_that_is_deleted_is_noticed() {
+    assert_noticed(|path| fs::remove_file(path).unwrap(), "deleted");
+    assert_noticed(|path| fs::rename(path, path.with_extension("old")).unwrap(), "renamed");
+}
+
+#[test]
+fn a_segment_that_is_replaced_is_noticed() {
+    assert_noticed(
+        |path| {
+            let copy = path.with_extension("copy");
+            fs::copy(path, &copy).unwrap();
+            fs::rename(&copy, path).unwrap();
+        },
+        "replaced by its copy",
+    );
+}
+
+#[test]
+fn a_segment_that_is_shortened_is_noticed() {
+    assert_noticed(
+        |path| {
+            let file = fs::OpenOptions::new().write(true).open(path).unwrap();
+            let length = file.metadata().unwrap().len();
+            file.set_len(length - 1).unwrap();
+        },
+        "shortened",
+    );
+}
+
+#[test]
+fn a_log_whose_folder_is_gone_is_noticed() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = open_dir(&dir);
+    let (mut wal, _) = write_log(&mut disk);
+    fs::remove_dir_all(dir.path().join("n1/wal")).unwrap();
+    assert!(matches!(wal.check_files(&disk), Err(WalError::Lost { .. })));
+    drop((wal, disk));
+    let opened = Wal::open(&mut open_dir(&dir), small());
+    assert!(matches!(opened, Err(WalError::Missing { .. })));
+}
+
+/// A read of what is not there any more is an error, not a panic and not zeros.
+#[test]
+fn a_read_behind_a_shortened_file_s_end_fails() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = open_dir(&dir);
+    let (wal, _) = write_log(&mut disk);
+    let path = dir.path().join("n1").join(segment(1));
+    fs::OpenOptions::new().write(true).open(path).unwrap().set_len(6000).unwrap();
+    assert!(
+        matches!(wal.read(&disk, 1, 1, 10), Err(WalError::Lost { path }) if path == segment(1))
+    );
+}
+
+#[test]
+fn a_prepared_file_is_the_one_that_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = open_dir(&dir);
+    let path = dir.path().join("n1").join(segment(2));
+    let length = 300_000;
+    let is_zeroed = |file: &fs::File| {
+        let mut bytes = vec![1; length];
+        FileExt::read_exact_at(file, &mut bytes, 0).unwrap();
+        assert!(bytes.iter().all(|byte| *byte == 0));
+        assert_eq!(file.metadata().unwrap().len(), length as u64);
+        assert_eq!(file.metadata().unwrap().ino(), fs::metadata(&path).unwrap().ino());
+    };
+    // As prepared.
+    disk.prepare(&segment(2), length as u64);
+    disk.prepare(&segment(2), 1);
+    is_zeroed(&disk.create_zeroed(&segment(2), length as u64).unwrap());
+    // Prepared with another length.
+    disk.prepare(&segment(2), 1000);
+    is_zeroed(&disk.create_zeroed(&segment(2), length as u64).unwrap());
+    // Never prepared, and in the way of what is there.
+    fs::write(&path, [7; 1000]).unwrap();
+    is_zeroed(&disk.create_zeroed(&segment(2), length as u64).unwrap());
+}
+
+/// Who has let go of a directory does not touch it any more.
+#[test]
+fn a_disk_that_is_dropped_finishes_what_it_prepares() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = open_dir(&dir);
+    let bytes = 32 << 20;
+    disk.prepare(&segment(1), bytes);
+    drop(disk);
+    let found = fs::metadata(dir.path().join("n1").join(segment(1))).unwrap().len();
+    assert_eq!(found, bytes);
+}
+
+/// What the rest of the node relies on, of real files and of those in memory.
+fn disk_contract<D: Disk>(disk: &mut D) {
+    assert!(disk.open("a").unwrap().is_none());
+    assert!(disk.list("wal").unwrap().is_empty());
+    let file = disk.create("a").unwrap();
+    assert!(file.is_empty().unwrap());
+    assert_eq!(disk.create("a").unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+    file.write_at(b"hello", 3).unwrap();
+    file.write_pieces_at(&[b"", b"w", b"orld", b""], 5).unwrap();
+    file.sync().unwrap();
+    let mut buffer = [9; 16];
+    assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 10);
+    assert_eq!(&buffer[..11], b"\0\0\0heworld\x09");
+    assert_eq!(file.read_at(&mut buffer, 10).unwrap(), 0);
+    assert_eq!(file.read_at(&mut buffer, 99).unwrap(), 0);
+    file.set_len(4).unwrap();
+    file.set_len(6).unwrap();
+    assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 6);
+    assert_eq!(&buffer[..6], b"\0\0\0h\0\0");
+    assert_eq!(file.len().unwrap(), 6);
+    file.forget_cache();
+    disk.rename("a", "folder/b").unwrap();
+    assert!(disk.open("a").unwrap().is_none());
+    assert!(disk.same_file(&file, "folder/b").unwrap());
+    assert!(!disk.same_file(&file, "a").unwrap());
+    let other = disk.create("folder/a").unwrap();
+    assert!(!disk.same_file(&other, "folder/b").unwrap());
+    assert_eq!(disk.list("folder").unwrap(), ["a", "b"]);
+    disk.sync_dir("folder").unwrap();
+    disk.sync_dir("").unwrap();
+    assert_eq!(disk.create_zeroed("folder/b", 9).unwrap().len().unwrap(), 9);
+    disk.remove("folder/b").unwrap();
+    assert_eq!(disk.remove("folder/b").unwrap_err().kind(), io::ErrorKind::NotFound);
+    assert!(!disk.same_file(&file, "folder/b").unwrap());
+    assert!(disk.rename("folder/b", "c").is_err());
+    assert!(disk.free_bytes().unwrap() > 0);
+}
+
+#[test]
+fn files_and_memory_behave_alike() {
+    let dir = tempfile::tempdir().unwrap();
+    disk_contract(&mut open_dir(&dir));
+    disk_contract(&mut MemDisk::new());
+}
+
+/// A disk one of whose changes fails, once, with an I/O error; it counts those that are asked for.
+#[derive(Clone, Debug)]
+struct Faulty {
+    disk: MemDisk,
+    asked: Rc<Cell<u64>>,
+    fails_at: u64,
+    reads_fail: Rc<Cell<bool>>,
+}
+
+#[derive(Debug)]
+struct FaultyFile(MemFile, Faulty);
+
+fn eio() -> io::Error {
+    io::Error::from_raw_os_error(5)
+}
+
+impl Faulty {
+    fn new(disk: &MemDisk, fails_at: u64) -> Self {
+        let (asked, reads_fail) = (Rc::default(), Rc::default());
+        Self { disk: disk.clone(), asked, fails_at, reads_fail }
+    }
+
+    fn ask(&self) -> io::Result<()> {
+        self.asked.set(self.asked.get() + 1);
+        if self.asked.get() == self.fails_at { Err(eio()) } else { Ok(()) }
+    }
+
+    fn wrap(&self, file: MemFile) -> FaultyFile {
+        FaultyFile(file, self.clone())
+    }
+}
+
+impl Disk for Faulty {
+    type File = FaultyFile;
+
+    fn open(&mut self, name: &str) -> io::Result<Option<FaultyFile>> {
+        Ok(self.disk.open(name)?.map(|file| self.wrap(file)))
+    }
+
+    fn create(&mut self, name: &str) -> io::Result<FaultyFile> {
+        self.ask()?;
+        self.disk.create(name).map(|file| self.wrap(file))
+    }
+
+    fn prepare(&mut self, _name: &str, _bytes: u64) {}
+
+    fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<FaultyFile> {
+        self.ask()?;
+        self.disk.create_zeroed(name, bytes).map(|file| self.wrap(file))
+    }
+
+    fn remove(&mut self, name: &str) -> io::Result<()> {
+        self.ask()?;
+        self.disk.remove(name)
+    }
+
+    fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {
+        self.ask()?;
+        self.disk.rename(from, to)
+    }
+
+    fn list(&mut self, folder: &str) -> io::Result<Vec<String>> {
+        self.disk.list(folder)
+    }
+
+    fn sync_dir(&mut self, folder: &str) -> io::Result<()> {
+        self.ask()?;
+        self.disk.sync_dir(folder)
+    }
+
+    fn same_file(&self, file: &FaultyFile, name: &str) -> io::Result<bool> {
+        self.disk.same_file(&file.0, name)
+    }
+
+    fn free_bytes(&self) -> io::Result<u64> {
+        self.disk.free_bytes()
+    }
+}
+
+impl DiskFile for FaultyFile {
+    fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        if self.1.reads_fail.get() { Err(eio()) } else { self.0.read_at(buffer, offset) }
+    }
+
+    fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        self.1.ask()?;
+        self.0.write_at(bytes, offset)
+    }
+
+    fn write_pieces_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
+        self.1.ask()?;
+        self.0.write_pieces_at(pieces, offset)
+    }
+
+    fn sync(&self) -> io::Result<()> {
+        self.1.ask()?;
+        self.0.sync()
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        self.0.len()
+    }
+
+    fn set_len(&self, bytes: u64) -> io::Result<()> {
+        self.1.ask()?;
+        self.0.set_len(bytes)
+    }
+
+    fn forget_cache(&self) {
+        self.0.forget_cache();
+    }
+}
+
+/// The log refuses to go on, and asks nothing more of the disk.
+fn assert_poisoned(wal: &mut Wal<Faulty>, disk: &mut Faulty, label: &str) {
+    let asked = disk.asked.get();
+    for round in 0..3 {
+        assert!(matches!(wal.commit(disk), Err(WalError::Poisoned)), "{label}, round {round}");
+        wal.stage(state(100 + round, 1));
+    }
+    let error = wal.commit(disk).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "an earlier write to the log failed: the node must be started again"
+    );
+    assert_eq!(disk.asked.get(), asked, "{label}: nothing is tried again");
+}
+
+#[test]
+fn after_any_failed_change_nothing_more_is_written() {
+    let mut failed_ops = Vec::new();
+    for fails_at in 1.. {
+        let memory = MemDisk::new();
+        let mut probe = Faulty::new(&memory, u64::MAX);
+        drop(Wal::create(&mut probe, small()).unwrap());
+        // Opening alone asks for so many.
+        let mut probe = Faulty::new(&memory, u64::MAX);
+        drop(Wal::open(&mut probe, small()).unwrap());
+        let mut disk = Faulty::new(&memory, probe.asked.get() + fails_at);
+        let (mut wal, _) = Wal::open(&mut disk, small()).unwrap();
+        let mut synced = Model::default();
+        let mut failed = false;
+        for index in 1..=8 {
+            let batch =
+                Batch { entries: vec![entry(index, index, &[3; 20_000])], ..state(index, 1) };
+            let mut next = synced.clone();
+            next.apply(&batch);
+            wal.stage(batch);
+            match wal.commit(&mut disk) {
+                Ok(()) => synced = next,
+                Err(WalError::Io { op, path, source }) => {
+                    assert_eq!(source.raw_os_error(), Some(5), "{path}: {op}");
+                    let label = format!("change {fails_at}, {path}: {op}");
+                    assert_poisoned(&mut wal, &mut disk, &label);
+                    for survive in [Survive::None, Survive::All] {
+                        let mut after = memory.after_crash(survive);
+                        let (_, _, found) = open_all(&mut after, small()).expect(&label);
+                        assert!(found == synced || found == next, "{label}");
+                    }
+                    failed_ops.push(op);
+                    failed = true;
+                    break;
+                }
+                Err(other) => panic!("{other}"),
+            }
+        }
+        if !failed {
+            break;
+        }
+    }
+    for op in ["write", "sync", "make a segment"] {
+        assert!(failed_ops.contains(&op), "{op} failed once: {failed_ops:?}");
+    }
+}
+
+#[test]
+fn a_failed_sync_is_told_with_its_file() {
+    let mut disk = MemDisk::new();
+    let (mut wal, model) = write_log(&mut disk);
+    disk.fail_sync(1);
+    wal.stage(append(vec![entry(9, model.last() + 1, b"lost")]));
+    let error = wal.commit(&mut disk).unwrap_err();
+    assert_eq!(error.to_string(), "wal/00000004.seg: sync: Input/output error (os error 5)");
+    // The next sync would succeed: it is not asked for.
+    assert!(matches!(wal.commit(&mut disk), Err(WalError::Poisoned)));
+    let (_, _, found) = open_all(&mut disk.after_crash(Survive::None), small()).unwrap();
+    assert_eq!(found, model, "what was synced before is there");
+}
+
+#[test]
+fn a_failed_read_is_an_error_of_that_read() {
+    let memory = MemDisk::new();
+    let mut disk = Faulty::new(&memory, u64::MAX);
+    let (mut wal, mut model) = write_log(&mut disk);
+    disk.reads_fail.set(true);
+    let error = wal.read(&disk, 1, 1, 10).unwrap_err();
+    assert_eq!(error.to_string(), "wal/00000001.seg: read: Input/output error (os error 5)");
+    disk.reads_fail.set(false);
+    let batch = append(vec![entry(9, model.last() + 1, b"still writes")]);
+    model.apply(&batch);
+    write(&mut wal, &mut disk, batch);
+    assert_eq!(support::read_all(&wal, &disk).unwrap(), model.entries);
+    disk.reads_fail.set(true);
+    assert!(matches!(Wal::open(&mut disk, small()), Err(WalError::Io { op: "read", .. })));
+}
+
+#[test]
+fn a_full_disk_is_no_error_and_passes() {
+    let mut disk = MemDisk::new();
+    let mut wal = Wal::create(&mut disk, small()).unwrap();
+    let mut model = Model::default();
+    let free = disk.free_bytes().unwrap();
+    disk.set_free_bytes(0);
+    let mut refused = None;
+    for index in 1..20 {
+        let batch = append(vec![entry(1, index, &[5; 10_000])]);
+        wal.stage(batch.clone());
+        match wal.commit(&mut disk) {
+            Ok(()) => model.apply(&batch),
+            Err(WalError::Full) => {
+                refused = Some(batch);
+                break;
+            }
+            Err(other) => panic!("{other}"),
+        }
+    }
+    let refused = refused.expect("a segment does not hold everything");
+    assert!(model.last() > 2, "what fits is written");
+    let mut full = disk.after_crash(Survive::None);
+    let (mut voting, _, found) = open_all(&mut full, small()).unwrap();
+    assert_eq!(found, model, "nothing of what was refused is there");
+    // It stays staged, is read, and goes to disk when there is room.
+    assert!(wal.is_staged() && matches!(wal.commit(&mut disk), Err(WalError::Full)));
+    assert_eq!(wal.last_index(), model.last() + 1);
+    // A node that has nothing to append can still vote, hundreds of times.
+    for term in 1..=500 {
+        write(&mut voting, &mut full, state(term, 3));
+    }
+    let (_, recovered) = Wal::open(&mut full, small()).unwrap();
+    assert_eq!((recovered.hard_state.term, recovered.hard_state.vote), (500, Some(3)));
+    disk.set_free_bytes(free);
+    wal.commit(&mut disk).unwrap();
+    model.apply(&refused);
+    assert!(!wal.is_staged());
+    assert_eq!(open_all(&mut disk, small()).unwrap().2, model);
+}
+
+#[test]
+fn room_is_what_is_left_above_the_reserve() {
+    let mut disk = MemDisk::new();
+    let options = WalOptions { reserve_bytes: 1000, ..small() };
+    let mut wal = Wal::create(&mut disk, options).unwrap();
+    for (free, room) in [(999, Room::Full), (1000, Room::Enough), (0, Room::Full)] {
+        disk.set_free_bytes(free);
+        assert_eq!(wal.room(&disk), room, "{free} bytes are free");
+    }
+}
