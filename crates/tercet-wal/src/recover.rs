@@ -232,6 +232,7 @@ pub(crate) fn open<D: Disk>(
     let mut mends: Vec<Mend> = Vec::new();
     // What stands in the place of the last segment's seal.
     let mut seal = [0; SEAL_BYTES];
+    let mut bytes = Vec::new();
     for (position, number) in numbers.iter().enumerate() {
         let expected = u32::try_from(position + 1).expect("few");
         let name = segment_name(*number);
@@ -240,10 +241,16 @@ pub(crate) fn open<D: Disk>(
         }
         let file =
             disk.open(&name).map_err(io_error("open", &name))?.ok_or_else(|| missing(expected))?;
-        file.forget_cache();
+        // A segment was synced before the next one began. Only the newest may have pages that
+        // failed to be written and look clean in memory; behind it there may be a prepared one.
+        if position + 2 >= numbers.len() {
+            file.forget_cache();
+        }
         let length = file.len().map_err(io_error("look at", &name))?;
-        let mut bytes = vec![0; usize::try_from(length).expect("a segment fits into memory")];
-        read_full(&file, &mut bytes, 0).map_err(io_error("read", &name))?;
+        bytes.resize(usize::try_from(length).expect("a segment fits into memory"), 0);
+        if !read_full(&file, &mut bytes, 0).map_err(io_error("read", &name))? {
+            return Err(WalError::Lost { path: name });
+        }
         if let Some(unused_before) = unused.first() {
             if !is_zero(&bytes) {
                 return Err(missing_header(unused_before));
