@@ -40,11 +40,20 @@ enum Figure {
     RejoinGib,
     /// Memory when idle, with a million records, and how long a restart takes with them
     Million,
+    /// The same with a million requests of one record each
+    MillionRequests,
 }
 
 impl Figure {
-    const ALL: [Self; 6] =
-        [Self::Start, Self::Failover, Self::Latency, Self::Rejoin, Self::RejoinGib, Self::Million];
+    const ALL: [Self; 7] = [
+        Self::Start,
+        Self::Failover,
+        Self::Latency,
+        Self::Rejoin,
+        Self::RejoinGib,
+        Self::Million,
+        Self::MillionRequests,
+    ];
 }
 
 impl std::fmt::Display for Figure {
@@ -69,7 +78,8 @@ fn main() -> anyhow::Result<()> {
             Figure::Latency => latency(&program)?,
             Figure::Rejoin => rejoin(&program, 10_000, 256)?,
             Figure::RejoinGib => rejoin(&program, 16 << 10, 64 << 10)?,
-            Figure::Million => million(&program)?,
+            Figure::Million => million(&program, Filling::batches(256))?,
+            Figure::MillionRequests => million(&program, Filling { workers: 256, batch: 1 })?,
         }
     }
     Ok(())
@@ -165,18 +175,34 @@ fn latency(program: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Fills the log with `count` records of `bytes` bytes, many requests at a time.
-fn fill(cluster: &Cluster, count: u64, bytes: usize) -> anyhow::Result<()> {
+/// How a log is filled.
+#[derive(Clone, Copy)]
+struct Filling {
+    /// Requests at a time.
+    workers: u64,
+    /// Records in each.
+    batch: u64,
+}
+
+impl Filling {
+    /// A few large requests at a time.
+    fn batches(bytes: usize) -> Self {
+        Self { workers: 8, batch: (256 * 1024 / bytes as u64).clamp(1, 1000) }
+    }
+}
+
+/// Fills the log with `count` records of `bytes` bytes.
+fn fill(cluster: &Cluster, count: u64, bytes: usize, filling: Filling) -> anyhow::Result<()> {
     let client = cluster.client().clone();
     let value = Bytes::from(vec![b'x'; bytes]);
-    let batch = (256 * 1024 / bytes as u64).clamp(1, 1000);
+    let Filling { workers, batch } = filling;
     let begun = Instant::now();
     cluster.run(async {
-        let tasks: Vec<_> = (0..8_u64)
+        let tasks: Vec<_> = (0..workers)
             .map(|worker| {
                 let (client, value) = (client.clone(), value.clone());
                 tokio::spawn(async move {
-                    let mut left = count / 8 + u64::from(worker < count % 8);
+                    let mut left = count / workers + u64::from(worker < count % workers);
                     while left > 0 {
                         let size = batch.min(left);
                         let records = vec![value.clone(); usize::try_from(size).expect("small")];
@@ -207,7 +233,7 @@ fn rejoin(program: &Path, count: u64, bytes: usize) -> anyhow::Result<()> {
     let mut cluster = cluster(program)?;
     cluster.start_all()?;
     cluster.await_leader()?;
-    fill(&cluster, count, bytes)?;
+    fill(&cluster, count, bytes, Filling::batches(bytes))?;
     let mut times = Vec::new();
     for id in 1..=3 {
         cluster.await_healed()?;
@@ -240,12 +266,12 @@ fn memory(cluster: &Cluster, when: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn million(program: &Path) -> anyhow::Result<()> {
+fn million(program: &Path, filling: Filling) -> anyhow::Result<()> {
     let mut cluster = cluster(program)?;
     cluster.start_all()?;
     cluster.await_leader()?;
     memory(&cluster, "idle")?;
-    fill(&cluster, 1_000_000, 256)?;
+    fill(&cluster, 1_000_000, 256, filling)?;
     cluster.await_healed()?;
     memory(&cluster, "after a million records")?;
     let mut times = Vec::new();
