@@ -13,7 +13,7 @@ use crate::types::{Incarnation, Index, LogPos, NodeId, Term};
 #[non_exhaustive]
 pub enum Event {
     /// The node changed its role.
-    Role { role: RoleKind, term: Term },
+    Role { was: RoleKind, role: RoleKind, term: Term },
     /// The node entered a higher term.
     TermChanged { from: Term, to: Term },
     /// No leader was heard from for an election timeout.
@@ -70,6 +70,8 @@ pub enum Event {
     Readmitted { pos: LogPos },
     /// A peer is a voter again.
     PeerReadmitted { peer: NodeId },
+    /// The lab set how far apart a leader's heartbeats are; `None`: back to the configured interval.
+    HeartbeatInterval { ms: Option<u64> },
     /// What a broken rule led to: committed entries would be cut.
     Violation { index: Index },
 }
@@ -93,7 +95,14 @@ impl Event {
     /// The stable name of the kind.
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Role { .. } => "role",
+            Self::Role { was: RoleKind::Leader, .. } => "stepped_down",
+            Self::Role { role, .. } => match role {
+                RoleKind::Follower => "became_follower",
+                RoleKind::PreCandidate => "became_pre_candidate",
+                RoleKind::Candidate => "became_candidate",
+                RoleKind::Leader => "became_leader",
+                RoleKind::Quarantined => "became_quarantined",
+            },
             Self::TermChanged { .. } => "term",
             Self::ElectionTimeout { .. } => "election_timeout",
             Self::PreVoteAsked { .. } => "pre_vote_asked",
@@ -122,7 +131,108 @@ impl Event {
             Self::RejoinAsked { .. } => "rejoin_asked",
             Self::Readmitted { .. } => "readmitted",
             Self::PeerReadmitted { .. } => "peer_readmitted",
+            Self::HeartbeatInterval { .. } => "heartbeat_interval",
             Self::Violation { .. } => "violation",
+        }
+    }
+
+    /// What the event says, as names and values in plain text, for tools: `node` is where it
+    /// happened.
+    pub fn fields(&self, node: NodeId) -> Vec<(&'static str, String)> {
+        let text = |value: &dyn fmt::Display| value.to_string();
+        let count = |before: Index, last: Index| text(&last.0.saturating_sub(before.0));
+        match self {
+            Self::Role { term, .. }
+            | Self::ElectionTimeout { term }
+            | Self::QuorumLost { term } => vec![("term", text(term))],
+            Self::TermChanged { from, to } => vec![("from", text(from)), ("to", text(to))],
+            Self::PreVoteAsked { term, last } | Self::VoteAsked { term, last } => {
+                vec![("term", text(term)), ("last", text(last))]
+            }
+            Self::PreVoteGranted { to, term } | Self::VoteGranted { to, term } => {
+                vec![("to", text(to)), ("term", text(term))]
+            }
+            Self::PreVoteDenied { to, term, reason } | Self::VoteDenied { to, term, reason } => {
+                vec![("to", text(to)), ("term", text(term)), ("reason", reason.name().to_owned())]
+            }
+            Self::VoteReceived { from, term } => vec![("from", text(from)), ("term", text(term))],
+            Self::VoteRefused { from, term, reason } => {
+                let reason = reason.name().to_owned();
+                vec![("from", text(from)), ("term", text(term)), ("reason", reason)]
+            }
+            Self::LeaderKnown { leader, term } => {
+                vec![("leader", text(leader)), ("term", text(term))]
+            }
+            Self::Appended { first, last, term } => vec![
+                ("first", text(first)),
+                ("last", text(last)),
+                ("entries", count(first.prev(), *last)),
+                ("term", text(term)),
+            ],
+            Self::Truncated { from, to } => vec![("from", text(from)), ("to", text(to))],
+            Self::AppendRejected { leader, prev, .. } => vec![
+                ("follower", text(&node)),
+                ("leader", text(leader)),
+                ("prev", text(&prev.index)),
+            ],
+            Self::AppendAccepted { leader, prev, last } => vec![
+                ("follower", text(&node)),
+                ("leader", text(leader)),
+                ("prev", text(prev)),
+                ("last", text(last)),
+                ("entries", count(*prev, *last)),
+            ],
+            Self::NextIndex { peer, from, to } | Self::MatchIndex { peer, from, to } => {
+                vec![("peer", text(peer)), ("from", text(from)), ("to", text(to))]
+            }
+            Self::Durable { last } => vec![("last", text(last))],
+            Self::Committed { from, to } => vec![("from", text(from)), ("to", text(to))],
+            Self::TransferBegun { to } | Self::TransferGivenUp { to } => vec![("to", text(to))],
+            Self::Dropped { from, why } => {
+                vec![("from", text(from)), ("why", why.name().to_owned())]
+            }
+            Self::Amnesia { peer, had, incarnation } => vec![
+                ("peer", text(peer)),
+                ("had", text(had)),
+                ("incarnation", format!("{incarnation:?}")),
+            ],
+            Self::ReadmitAppended { node, pos } => {
+                vec![("peer", text(node)), ("index", text(&pos.index))]
+            }
+            Self::RejoinAsked { incarnation } => {
+                vec![("incarnation", format!("{incarnation:?}"))]
+            }
+            Self::Readmitted { pos } => vec![("index", text(&pos.index))],
+            Self::PeerReadmitted { peer } => vec![("peer", text(peer))],
+            Self::HeartbeatInterval { ms } => {
+                vec![("ms", ms.map_or_else(|| "default".to_owned(), |ms| text(&ms)))]
+            }
+            Self::Violation { index } => vec![("index", text(index))],
+        }
+    }
+}
+
+impl DenyReason {
+    /// The reason's stable name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::OldTerm => "old-term",
+            Self::OldLog { .. } => "old-log",
+            Self::AlreadyVoted { .. } => "already-voted",
+            Self::LeaderAlive { .. } => "leader-alive",
+        }
+    }
+}
+
+impl DropReason {
+    /// The reason's stable name.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::NotAMember => "not-a-member",
+            Self::OldSender => "old-sender",
+            Self::NotForMe => "not-for-me",
+            Self::Malformed => "malformed",
+            Self::Muted => "muted",
         }
     }
 }
@@ -130,7 +240,7 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Role { role, term } => write!(f, "{role} in term {term}"),
+            Self::Role { role, term, .. } => write!(f, "{role} in term {term}"),
             Self::TermChanged { from, to } => write!(f, "term {from} → {to}"),
             Self::ElectionTimeout { term } => {
                 write!(f, "no leader heard from for an election timeout in term {term}")
@@ -192,6 +302,10 @@ impl fmt::Display for Event {
             }
             Self::Readmitted { pos } => write!(f, "is a voter again, by entry {pos}"),
             Self::PeerReadmitted { peer } => write!(f, "{peer} is a voter again"),
+            Self::HeartbeatInterval { ms: Some(ms) } => {
+                write!(f, "heartbeat interval is now {ms} ms")
+            }
+            Self::HeartbeatInterval { ms: None } => f.write_str("heartbeat interval is as usual"),
             Self::Violation { index } => {
                 write!(f, "a broken rule: the committed entry {index} would be cut")
             }

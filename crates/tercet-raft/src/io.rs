@@ -7,7 +7,7 @@ use crate::event::Event;
 use crate::message::Envelope;
 use crate::rules::Rules;
 use crate::types::{
-    EntryKind, EntryMeta, HardState, Incarnation, Index, LogPos, NodeId, Term, WriteId,
+    EntryKind, EntryMeta, HardState, Incarnation, Index, LogPos, NodeId, Term, Time, WriteId,
 };
 
 /// Which Raft is run.
@@ -43,6 +43,9 @@ pub struct Config {
     /// The longest election timeout. Drawn anew for each attempt, as a pure function of
     /// (seed, node, attempt).
     pub election_timeout_max: Duration,
+    /// Whether election timeouts do not fire by themselves, from the start; see
+    /// [`Input::FreezeElectionTimer`].
+    pub election_timer_frozen: bool,
     /// The seed of the timeouts.
     pub seed: u64,
     /// The most bytes of entries in one message.
@@ -130,6 +133,24 @@ pub enum Input {
     },
     /// Campaign now, whatever the timers say (the lab; tests).
     Campaign,
+    /// From now on election timeouts do not fire (`true`), or do again, drawn anew (the lab). A
+    /// leader's own timers run on.
+    FreezeElectionTimer {
+        /// Whether they stand still.
+        frozen: bool,
+    },
+    /// From now on this node's heartbeats as a leader are so far apart (the lab).
+    SetHeartbeatInterval {
+        /// How far; `None` is what the configuration says.
+        interval: Option<Duration>,
+        /// Only for as long as it leads now. Ignored where the node does not lead.
+        until_stepdown: bool,
+    },
+    /// From now on these rules are switched off (the lab).
+    SetRules {
+        /// Which.
+        rules: Rules,
+    },
     /// The link to this peer was lost: messages on their way may be gone.
     LinkLost {
         /// Which peer.
@@ -319,6 +340,10 @@ pub struct Status {
     pub members: BTreeMap<NodeId, Incarnation>,
     /// The target of a transfer that is under way.
     pub transferring_to: Option<NodeId>,
+    /// The interval of heartbeats that the lab set, if it differs from the configured one.
+    pub heartbeat_override: Option<Duration>,
+    /// When the election timer fires, where it runs.
+    pub election_at: Option<Time>,
 }
 
 impl EntryMeta {

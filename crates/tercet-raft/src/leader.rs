@@ -1,6 +1,7 @@
 //! Leading: replicating, committing by counting, read barriers, handing over, readmitting.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
 
 use crate::event::{DropReason, Event};
 use crate::io::{BarrierId, Output, ProgressKind, Proposal, Refusal, TransferError};
@@ -26,6 +27,8 @@ pub(crate) struct Leader {
     barriers: VecDeque<Barrier>,
     /// When a slot may next be readmitted.
     readmit_after: BTreeMap<NodeId, Time>,
+    /// The interval that the lab set for as long as this node leads.
+    heartbeat_override: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
@@ -79,6 +82,7 @@ impl Raft {
             uncommitted_bytes: 0,
             barriers: VecDeque::new(),
             readmit_after: BTreeMap::new(),
+            heartbeat_override: None,
         };
         self.leader = Some(self.config.node);
         self.set_role(Role::Leader(Box::new(leader)));
@@ -102,8 +106,12 @@ impl Raft {
         let until = self.now.after(election_timeout_max);
         let Some(leader) = self.leading() else { return };
         let barriers = std::mem::take(&mut leader.barriers);
+        let was_set = leader.heartbeat_override.is_some();
         let transfer = leader.transfer.take();
         self.leader = None;
+        if was_set {
+            self.event(Event::HeartbeatInterval { ms: None });
+        }
         for barrier in barriers {
             self.end_barrier(barrier, None);
         }
@@ -112,6 +120,47 @@ impl Raft {
     }
 
     // --- time ---
+
+    /// The interval of heartbeats that the lab set, if it differs from the configured one.
+    pub const fn heartbeat_override(&self) -> Option<Duration> {
+        match &self.role {
+            Role::Leader(leader) if leader.heartbeat_override.is_some() => {
+                leader.heartbeat_override
+            }
+            Role::Leader(_)
+            | Role::Follower
+            | Role::PreCandidate { .. }
+            | Role::Candidate { .. }
+            | Role::Quarantined(_) => self.heartbeat_override,
+        }
+    }
+
+    fn heartbeat_interval(&self) -> Duration {
+        self.heartbeat_override().unwrap_or(self.config.heartbeat_interval)
+    }
+
+    pub(crate) fn set_heartbeat_interval(
+        &mut self,
+        interval: Option<Duration>,
+        until_stepdown: bool,
+    ) {
+        match self.leading() {
+            Some(leader) => {
+                leader.heartbeat_override = interval.filter(|_| until_stepdown);
+            }
+            None if until_stepdown => return,
+            None => {}
+        }
+        if !until_stepdown {
+            self.heartbeat_override = interval;
+        }
+        let ms = interval.map(|interval| u64::try_from(interval.as_millis()).unwrap_or(u64::MAX));
+        self.event(Event::HeartbeatInterval { ms });
+        let next_beat = self.now.after(self.heartbeat_interval());
+        if let Some(leader) = self.leading() {
+            leader.heartbeat_at = next_beat;
+        }
+    }
 
     pub(crate) fn lead_timeout(&mut self) {
         let (now, term) = (self.now, self.hard_state.term);
@@ -148,7 +197,7 @@ impl Raft {
 
     /// One round: shows every peer that this node leads, and sends again what may be lost.
     fn beat(&mut self) {
-        let next_beat = self.now.after(self.config.heartbeat_interval);
+        let next_beat = self.now.after(self.heartbeat_interval());
         let (commit, is_modern) = (self.commit, self.is_modern());
         let Some(leader) = self.leading() else { return };
         leader.heartbeat_at = next_beat;
@@ -451,7 +500,7 @@ impl Raft {
         }
         self.advance_commit(to);
         // Followers hear of it soon, but not by a message for each commit.
-        let soon = self.now.after(self.config.heartbeat_interval / 16);
+        let soon = self.now.after(self.heartbeat_interval() / 16);
         let Some(leader) = self.leading() else { return };
         leader.heartbeat_at = leader.heartbeat_at.min(soon);
         while let Some((index, bytes)) = leader.uncommitted.front().copied()

@@ -48,6 +48,8 @@ pub struct Raft {
     /// A transfer that this node gave away: until it is known who leads.
     pub(crate) handed_over: Option<(NodeId, Time)>,
     pub(crate) outputs: VecDeque<Output>,
+    /// The interval that the lab set for good.
+    pub(crate) heartbeat_override: Option<Duration>,
 }
 
 /// What a node is, with the data that only this role has.
@@ -122,6 +124,7 @@ impl Raft {
             forwarded: Forwarded::default(),
             handed_over: None,
             outputs: VecDeque::new(),
+            heartbeat_override: None,
             config,
             now,
         };
@@ -152,6 +155,14 @@ impl Raft {
             Input::ReadBarrier { id } => self.on_read_barrier(id),
             Input::TransferLeadership { to } => self.on_transfer(to),
             Input::Campaign => self.campaign(),
+            Input::FreezeElectionTimer { frozen } => {
+                self.config.election_timer_frozen = frozen;
+                self.reset_election_timer();
+            }
+            Input::SetHeartbeatInterval { interval, until_stepdown } => {
+                self.set_heartbeat_interval(interval, until_stepdown);
+            }
+            Input::SetRules { rules } => self.config.rules = rules,
             Input::LinkLost { peer } => self.on_link_lost(peer),
             Input::Admitted => self.on_admitted(),
         }
@@ -163,16 +174,18 @@ impl Raft {
         self.outputs.pop_front()
     }
 
-    /// When to step [`Input::Timeout`].
+    /// When to step [`Input::Timeout`]; never, if the one timer that runs is frozen.
     pub fn poll_timeout(&self) -> Option<Time> {
         let own = match &self.role {
-            Role::Leader(leader) => leader.poll_timeout(),
-            Role::Quarantined(quarantine) => quarantine.ask_at,
-            Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => self.election_at,
+            Role::Leader(leader) => Some(leader.poll_timeout()),
+            Role::Quarantined(quarantine) => Some(quarantine.ask_at),
+            Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
+                self.running_election_timer()
+            }
         };
-        let asked = self.forwarded.asked.as_ref().map_or(own, |(.., until)| *until);
-        let handed = self.handed_over.map_or(own, |(_, until)| until);
-        Some(own.min(asked).min(handed))
+        let asked = self.forwarded.asked.as_ref().map(|(.., until)| *until);
+        let handed = self.handed_over.map(|(_, until)| until);
+        own.into_iter().chain(asked).chain(handed).min()
     }
 
     // --- what can be seen ---
@@ -201,6 +214,11 @@ impl Raft {
     /// The current term.
     pub const fn term(&self) -> Term {
         self.hard_state.term
+    }
+
+    /// Term and vote, durable or not yet.
+    pub const fn hard_state(&self) -> HardState {
+        self.hard_state
     }
 
     /// The last position of the log.
@@ -265,6 +283,13 @@ impl Raft {
             }),
             members: self.members(),
             transferring_to: leading.and_then(|leader| leader.transfer.map(|transfer| transfer.to)),
+            heartbeat_override: self.heartbeat_override(),
+            election_at: match self.role {
+                Role::Leader(_) | Role::Quarantined(_) => None,
+                Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
+                    self.running_election_timer()
+                }
+            },
         }
     }
 
@@ -611,16 +636,21 @@ impl Raft {
             }
         }
         if was != self.role() {
-            self.event(Event::Role { role: self.role(), term });
+            self.event(Event::Role { was, role: self.role(), term });
             self.reset_election_timer();
         }
         self.note_handed_over();
     }
 
     pub(crate) fn set_role(&mut self, role: Role) {
+        let was = self.role();
         self.role = role;
         let term = self.hard_state.term;
-        self.event(Event::Role { role: self.role(), term });
+        self.event(Event::Role { was, role: self.role(), term });
+    }
+
+    const fn running_election_timer(&self) -> Option<Time> {
+        if self.config.election_timer_frozen { None } else { Some(self.election_at) }
     }
 
     /// Draws the next election timeout: a pure function of (seed, node, attempt).
@@ -651,7 +681,7 @@ impl Raft {
                 }
             }
             Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
-                if self.election_at <= self.now {
+                if self.running_election_timer().is_some_and(|at| at <= self.now) {
                     self.event(Event::ElectionTimeout { term: self.hard_state.term });
                     self.campaign();
                 }

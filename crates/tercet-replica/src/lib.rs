@@ -17,7 +17,9 @@
 //! What it must not know: sockets, threads, clocks, randomness (numbers are handed in).
 
 mod forming;
+pub mod gate;
 mod identity;
+pub mod prepare;
 mod record;
 mod replica;
 mod values;
@@ -27,7 +29,7 @@ pub use forming::{FormMessage, Standing};
 pub use identity::{Identity, IdentityError, IdentityState};
 pub use record::{Records, RecordsError, records_body, records_of};
 pub use replica::{
-    Effect, Fatal, OpenError, PeerMessage, ReadError, Record, Replica, ReplicaConfig,
-    ReplicaStatus, Submit, SubmitError, Submitted, meta_of,
+    Effect, Fatal, LabInput, LoggedContent, LoggedEntry, OpenError, PeerMessage, ReadError, Record,
+    Replica, ReplicaConfig, ReplicaStatus, Submit, SubmitError, Submitted, meta_of,
 };
 pub use values::{escape_value, unescape_value};

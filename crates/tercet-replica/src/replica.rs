@@ -34,8 +34,8 @@ const WALK_BYTES: u64 = 4 << 20;
 /// Where files go that a node which lost its memory had: a cache at best, kept for a person.
 const LOST_DIR: &str = "lost";
 
-const KIND_NOOP: u8 = 1;
-const KIND_RECORDS: u8 = 2;
+pub(crate) const KIND_NOOP: u8 = 1;
+pub(crate) const KIND_RECORDS: u8 = 2;
 const KIND_READMIT: u8 = 3;
 
 /// How a replica is set up.
@@ -57,6 +57,8 @@ pub struct ReplicaConfig {
     pub election_timeout_min: Duration,
     /// The longest election timeout.
     pub election_timeout_max: Duration,
+    /// Whether election timeouts do not fire by themselves, from the start (the lab).
+    pub election_timer_frozen: bool,
     /// The seed of the election timeouts; without one, the incarnation is.
     pub seed: Option<u64>,
     /// The most bytes of entries in one message.
@@ -83,6 +85,7 @@ impl ReplicaConfig {
             heartbeat_interval: Duration::from_millis(50),
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),
+            election_timer_frozen: false,
             seed: None,
             message_bytes_max: 1 << 20,
             inflight_bytes_max: 8 << 20,
@@ -285,6 +288,57 @@ pub enum OpenError {
         op: &'static str,
         /// How it failed.
         source: std::io::Error,
+    },
+}
+
+/// What the lab does to a node; a server without a lab never does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LabInput {
+    /// The election timer fires now.
+    Campaign,
+    /// The election timer stands still, or runs again.
+    FreezeElectionTimer {
+        /// Whether it stands still.
+        frozen: bool,
+    },
+    /// Heartbeats are so far apart.
+    SetHeartbeatInterval {
+        /// How far; `None` is what the configuration says.
+        interval: Option<Duration>,
+        /// Only as long as the node leads now.
+        until_stepdown: bool,
+    },
+    /// These rules are switched off.
+    SetRules {
+        /// Which.
+        rules: Rules,
+    },
+}
+
+/// An entry as people see it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LoggedEntry {
+    /// Where it stands.
+    pub index: u64,
+    /// The term of the leader that made it.
+    pub term: u64,
+    /// What is in it.
+    pub content: LoggedContent,
+}
+
+/// What is in an entry.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum LoggedContent {
+    /// Nothing: a leader's first entry.
+    Noop,
+    /// The readmission of a node.
+    Readmit(NodeId),
+    /// Records, with the request that submitted them.
+    Records {
+        /// The request's id.
+        request_id: u128,
+        /// The values.
+        values: Vec<Bytes>,
     },
 }
 
@@ -620,6 +674,7 @@ impl<D: Disk> Replica<D> {
             profile: self.config.profile,
             rules: self.config.rules,
             heartbeat_interval: self.config.heartbeat_interval,
+            election_timer_frozen: self.config.election_timer_frozen,
             election_timeout_min: self.config.election_timeout_min,
             election_timeout_max: self.config.election_timeout_max,
             #[allow(
@@ -873,6 +928,60 @@ impl<D: Disk> Replica<D> {
                 self.step(now, Input::TransferLeadership { to }, Incoming::default())
             }
         }
+    }
+
+    /// The lab interferes.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn interfere(&mut self, now: Time, input: LabInput) -> Result<(), Fatal> {
+        let input = match input {
+            LabInput::Campaign => Input::Campaign,
+            LabInput::FreezeElectionTimer { frozen } => {
+                self.config.election_timer_frozen = frozen;
+                Input::FreezeElectionTimer { frozen }
+            }
+            LabInput::SetHeartbeatInterval { interval, until_stepdown } => {
+                Input::SetHeartbeatInterval { interval, until_stepdown }
+            }
+            LabInput::SetRules { rules } => {
+                self.config.rules = rules;
+                Input::SetRules { rules }
+            }
+        };
+        match self.phase {
+            Phase::Forming(_) => Ok(()),
+            Phase::Running(_) => self.step(now, input, Incoming::default()),
+        }
+    }
+
+    /// From now on the disk counts as full with less than this free (the lab). Noticed at the next
+    /// look at the files.
+    pub fn set_disk_reserve_bytes(&mut self, bytes: u64) {
+        self.config.wal.reserve_bytes = bytes;
+        if let Phase::Running(running) = &mut self.phase {
+            running.wal.set_reserve_bytes(bytes);
+        }
+    }
+
+    /// What is in the log from an index on, committed or not, for people and tools.
+    ///
+    /// # Errors
+    /// The log failed.
+    pub fn logged(&self, from: u64, limit: usize) -> Result<Vec<LoggedEntry>, ReadError> {
+        let mut logged = Vec::new();
+        let Some(running) = self.running() else { return Ok(logged) };
+        let last = running.wal.last_index();
+        let mut next = from.max(running.wal.first_index());
+        while next <= last && logged.len() < limit {
+            for entry in running.wal.read(&self.disk, next, last, 1 << 20)? {
+                next = entry.header.index + 1;
+                if logged.len() < limit {
+                    logged.push(logged_entry(&entry)?);
+                }
+            }
+        }
+        Ok(logged)
     }
 
     /// Whether [`Self::flush`] has something to do.
@@ -1446,7 +1555,7 @@ impl<D: Disk> Running<D> {
     }
 }
 
-fn make_entry(header: &EntryHeader, body: &[&[u8]]) -> Entry {
+pub(crate) fn make_entry(header: &EntryHeader, body: &[&[u8]]) -> Entry {
     let mut out = BytesMut::with_capacity(
         ENTRY_HEADER_BYTES + body.iter().map(|piece| piece.len()).sum::<usize>(),
     );
@@ -1466,6 +1575,18 @@ fn kind_of(entry: &Entry) -> EntryKind {
         (KIND_RECORDS, _) => EntryKind::Payload,
         _ => EntryKind::Noop,
     }
+}
+
+fn logged_entry(entry: &Entry) -> Result<LoggedEntry, RecordsError> {
+    let content = match kind_of(entry) {
+        EntryKind::Noop => LoggedContent::Noop,
+        EntryKind::Readmit { node, .. } => LoggedContent::Readmit(node),
+        EntryKind::Payload => {
+            let records = records_of(entry)?;
+            LoggedContent::Records { request_id: records.request_id, values: records.values }
+        }
+    };
+    Ok(LoggedEntry { index: entry.header.index, term: entry.header.term, content })
 }
 
 /// An entry as the core sees it.

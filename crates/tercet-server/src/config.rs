@@ -6,6 +6,8 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::lab::LabConfig;
+
 /// Everything that a node needs to know to run.
 #[derive(Clone, Debug)]
 pub struct ServerConfig {
@@ -33,6 +35,8 @@ pub struct ServerConfig {
     pub segment_bytes: u64,
     /// How much of the disk is left free before new records are refused, in bytes.
     pub disk_reserve_bytes: u64,
+    /// How the node is set up for the lab, if it is.
+    pub lab: Option<LabConfig>,
     /// The seed of the election timeouts; by default made from the node's incarnation.
     pub seed: Option<u64>,
 }
@@ -104,6 +108,7 @@ impl ServerConfig {
             limits: Limits::default(),
             segment_bytes: 64 << 20,
             disk_reserve_bytes: 64 << 20,
+            lab: None,
             seed: None,
         }
     }
@@ -137,6 +142,14 @@ impl ServerConfig {
             return Err(format!(
                 "timing: at least two heartbeats ({heartbeat:?}) must fit into the shortest election \
                  timeout ({election_min:?}), and that must not exceed the longest ({election_max:?})"
+            ));
+        }
+        let has_token = |lab: &LabConfig| lab.token.as_ref().is_some_and(|token| token.len() >= 8);
+        if self.lab.as_ref().is_some_and(|lab| !has_token(lab)) && !self.listen.ip().is_loopback() {
+            return Err(format!(
+                "--lab lets anyone who can reach {} stop and cut this node: listen on 127.0.0.1, or \
+                 set TERCET_LAB_TOKEN to a secret of 8 characters at least",
+                self.listen
             ));
         }
         if !self.insecure && !self.listen.ip().is_loopback() {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use tercet_client::{ApiError, Outcome, Reason, v1};
 use tercet_raft::{NodeId, ProgressKind, RoleKind, Time, TransferError};
 use tercet_replica::{
-    Effect, Fatal, IdentityState, OpenError, Replica, ReplicaConfig, SubmitError,
+    Effect, Fatal, IdentityState, OpenError, PeerMessage, Replica, ReplicaConfig, SubmitError,
 };
 use tercet_wal::{FileDisk, WalOptions};
 use tokio::net::TcpListener;
@@ -24,6 +24,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::config::ServerConfig;
 use crate::forward::{self, ForwardReply};
+use crate::lab::{Action, LOG_MAX, Lab, logged};
 use crate::metrics::Metrics;
 use crate::node::{Command, NodeEvent, Progress, Record, Submit, Submitted};
 use crate::peer::frame::{Frame, Kind};
@@ -50,6 +51,8 @@ pub(crate) struct Desk {
     pub(crate) stop: watch::Receiver<bool>,
     pub(crate) started: Instant,
     pub(crate) event_seq: u64,
+    /// Kept while the node is opened again without its memory: the lab's rules are not the node's.
+    pub(crate) lab: Option<Lab>,
 }
 
 /// Why the owner ended.
@@ -182,6 +185,11 @@ fn replica_config(config: &ServerConfig) -> ReplicaConfig {
     replica.election_timeout_min = config.timing.election_min;
     replica.election_timeout_max = config.timing.election_max;
     replica.seed = config.seed;
+    if let Some(lab) = &config.lab {
+        replica.profile = lab.profile;
+        replica.rules = lab.rules;
+        replica.election_timer_frozen = lab.timers_frozen;
+    }
     replica.wal = WalOptions {
         segment_bytes: config.segment_bytes,
         reserve_bytes: config.disk_reserve_bytes,
@@ -259,7 +267,8 @@ impl Driver<'_> {
 
     fn due(&self, stop_at: Option<Instant>) -> Instant {
         let due = self.desk.started + Duration::from_micros(self.replica.poll_timeout().0);
-        stop_at.map_or(due, |at| due.min(at))
+        let held = self.desk.lab.as_ref().and_then(Lab::due);
+        held.into_iter().chain(stop_at).fold(due, Instant::min)
     }
 
     fn now(&self) -> Time {
@@ -280,20 +289,90 @@ impl Driver<'_> {
         Ok(if is_alone { Duration::ZERO } else { self.config.timing.heartbeat * 2 })
     }
 
+    fn wall_ms(&self) -> u64 {
+        let jumped = self.desk.lab.as_ref().map_or(0, |lab| lab.clock_ms);
+        wall_ms().saturating_add_signed(jumped)
+    }
+
+    fn send_all(&self, messages: Vec<(NodeId, PeerMessage)>) {
+        for (to, message) in messages {
+            self.links.send(to, &message);
+        }
+    }
+
+    /// The lab interferes.
+    fn interfere(&mut self, action: Action) -> Result<(), Fatal> {
+        let now = self.now();
+        let Some(lab) = &mut self.desk.lab else { return Ok(()) };
+        match action {
+            Action::Replica(input) => self.replica.interfere(now, input)?,
+            Action::Gate(change) => {
+                let released = lab.change_gate(change);
+                self.send_all(released);
+            }
+            Action::SyncDelay(delay) => lab.sync_delay = delay,
+            Action::DiskFull(full) => {
+                let usual = self.config.disk_reserve_bytes;
+                self.replica.set_disk_reserve_bytes(if full { u64::MAX } else { usual });
+            }
+            Action::JumpClock(by) => lab.clock_ms = lab.clock_ms.saturating_add(by),
+        }
+        Ok(())
+    }
+
+    /// The node as the lab sees it.
+    fn look(&self, events_from: u64) -> Result<v1::LookResponse, ApiError> {
+        let raft = self.replica.raft();
+        let last = raft.map_or(0, |raft| raft.last().index.0);
+        let log = self
+            .replica
+            .logged(last.saturating_sub(LOG_MAX) + 1, usize::MAX)
+            .map_err(|error| ApiError::new(Reason::Internal, error.to_string()))?;
+        let vote = raft.and_then(|raft| raft.hard_state().vote);
+        let heartbeat = raft.and_then(|raft| raft.heartbeat_override());
+        let mut response = v1::LookResponse {
+            role: role_name(raft.map(|raft| raft.role())).to_owned(),
+            term: raft.map_or(0, |raft| raft.term().0),
+            voted_for: vote.map(|vote| u32::from(vote.slot())),
+            leader: self.leader().map(|leader| u32::from(leader.slot())),
+            commit_index: raft.map_or(0, |raft| raft.commit().0),
+            log: log.into_iter().map(logged).collect(),
+            heartbeat_ms: heartbeat.map(|by| u64::try_from(by.as_millis()).unwrap_or(u64::MAX)),
+            connected: self
+                .peers
+                .iter()
+                .filter(|(_, link)| link.up as usize == Channel::ALL.len())
+                .map(|(peer, _)| u32::from(peer.slot()))
+                .collect(),
+            ..v1::LookResponse::default()
+        };
+        if let Some(lab) = &self.desk.lab {
+            lab.look(events_from, &mut response);
+        }
+        Ok(response)
+    }
+
     /// Ends a turn: timers, sends, the disk, answers.
     fn settle(&mut self) -> Result<(), Fatal> {
         let submits = std::mem::take(&mut self.submits);
         if !submits.is_empty() {
             let now = self.now();
-            self.replica.submit(now, wall_ms(), submits)?;
+            let wall_ms = self.wall_ms();
+            self.replica.submit(now, wall_ms, submits)?;
         }
         let now = self.now();
         if now >= self.replica.poll_timeout() {
             self.replica.tick(now)?;
         }
+        let late = self.desk.lab.as_mut().map(Lab::take_due);
+        self.send_all(late.unwrap_or_default());
         self.act();
         if self.replica.needs_flush() {
             let begun = Instant::now();
+            if let Some(lab) = self.desk.lab.as_ref().filter(|lab| !lab.sync_delay.is_zero()) {
+                // A slow disk holds up the whole node, as a real one does.
+                std::thread::sleep(lab.sync_delay);
+            }
             self.replica.flush(now)?;
             self.desk.metrics.observe_flush(begun.elapsed());
             self.act();
@@ -373,6 +452,13 @@ impl Driver<'_> {
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
             }
+            Command::Look { events_from, reply } => {
+                let _ = reply.send(self.look(events_from));
+            }
+            Command::Interfere { action, reply } => {
+                self.interfere(action)?;
+                let _ = reply.send(Ok(()));
+            }
             Command::Transfer { to, reply } => match to.map(NodeId::new) {
                 Some(None) => {
                     let error = ApiError::new(Reason::Invalid, "there is no such node");
@@ -400,7 +486,9 @@ impl Driver<'_> {
         };
         let id = self.tag();
         let message = forward::encode_submit(id, submit);
-        if self.links.send_frame(peer, Kind::Forward, &message) {
+        // A link that is cut carries no client's request either.
+        let is_cut = self.desk.lab.as_ref().is_some_and(|lab| lab.is_cut(peer));
+        if !is_cut && self.links.send_frame(peer, Kind::Forward, &message) {
             self.forwarded.insert(id, Forwarded { to: peer, reply });
         } else {
             let why = format!("the leader is node {to}, which this node cannot reach");
@@ -466,9 +554,15 @@ impl Driver<'_> {
         self.publish();
         while let Some(effect) = self.replica.poll_effect() {
             match effect {
-                Effect::Send { to, message } => {
-                    self.links.send(to, &message);
-                }
+                Effect::Send { to, message } => match &mut self.desk.lab {
+                    None => {
+                        self.links.send(to, &message);
+                    }
+                    Some(lab) => {
+                        let passed = lab.send(to, message);
+                        self.send_all(passed);
+                    }
+                },
                 Effect::Submitted { tag, result } => {
                     let Some(reply) = self.replies.remove(&tag) else {
                         continue;
@@ -510,10 +604,15 @@ impl Driver<'_> {
                     }
                 }
                 Effect::Event(event) => {
+                    if self.desk.lab.is_some() {
+                        let fields = event.fields(self.local.node);
+                        self.note_for_lab(event.kind(), fields, &event.to_string());
+                    }
                     self.tell(event.kind(), || event.to_string());
                 }
                 Effect::Warning(text) => self.warn(text),
                 Effect::Notice(text) => {
+                    self.note_for_lab("notice", Vec::new(), &text);
                     tracing::info!("{text}");
                     self.tell("notice", || text);
                 }
@@ -526,7 +625,17 @@ impl Driver<'_> {
         self.links.pump();
     }
 
+    fn note_for_lab(&mut self, kind: &str, fields: Vec<(&'static str, String)>, text: &str) {
+        let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let at_us = u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX);
+        let term = self.replica.raft().map_or(0, |raft| raft.term().0);
+        if let Some(lab) = &mut self.desk.lab {
+            lab.note(at_us, term, kind, fields, text.to_owned());
+        }
+    }
+
     fn warn(&mut self, text: String) {
+        self.note_for_lab("warning", Vec::new(), &text);
         tracing::warn!("{text}");
         self.tell("warning", || text);
     }

@@ -4,6 +4,7 @@ mod api;
 pub mod config;
 mod driver;
 mod forward;
+mod lab;
 pub mod metrics;
 pub mod node;
 mod peer;
@@ -12,5 +13,6 @@ mod submit;
 
 pub use api::request_id_of_key;
 pub use config::{Limits, ServerConfig, Timing};
+pub use lab::{LabConfig, broken_rules};
 pub use node::NodeHandle;
 pub use run::{Listening, ServeError, run};

@@ -108,6 +108,10 @@ pub(crate) enum Command {
     },
     /// Describe the node.
     Status { reply: oneshot::Sender<v1::StatusResponse> },
+    /// Look at the node with the eyes of the lab.
+    Look { events_from: u64, reply: oneshot::Sender<Result<v1::LookResponse, ApiError>> },
+    /// The lab interferes.
+    Interfere { action: crate::lab::Action, reply: oneshot::Sender<Result<(), ApiError>> },
     /// Hand leadership over.
     Transfer { to: Option<u8>, reply: oneshot::Sender<Result<u8, ApiError>> },
 }
@@ -121,6 +125,24 @@ pub struct NodeHandle {
     pub(crate) metrics: Arc<Metrics>,
     /// This node's slot.
     pub(crate) id: u8,
+    /// What a caller of the lab must know; `None` where there is no lab.
+    pub(crate) lab: Option<LabAccess>,
+}
+
+/// Who may use the lab.
+#[derive(Clone, Debug)]
+pub(crate) struct LabAccess {
+    pub(crate) token: Option<Arc<str>>,
+}
+
+impl LabAccess {
+    /// Whether this is the token, in a time that tells nothing about it.
+    pub(crate) fn allows(&self, given: &[u8]) -> bool {
+        let Some(token) = &self.token else { return true };
+        let token = token.as_bytes();
+        let differ = token.iter().zip(given).fold(0, |differ, (a, b)| differ | (a ^ b));
+        token.len() == given.len() && differ == 0
+    }
 }
 
 impl NodeHandle {

@@ -13,8 +13,9 @@ use tokio::task::LocalSet;
 use crate::api;
 use crate::config::ServerConfig;
 use crate::driver::{self, Desk, DriverError, Ended};
+use crate::lab::Lab;
 use crate::metrics::Metrics;
-use crate::node::{NodeHandle, Progress};
+use crate::node::{LabAccess, NodeHandle, Progress};
 
 /// How many events a slow watcher may fall behind before it is told of a gap.
 const EVENTS_KEPT: usize = 4096;
@@ -141,9 +142,21 @@ pub fn run(
         events: events.clone(),
         metrics: Arc::clone(&metrics),
         id: config.node,
+        lab: config
+            .lab
+            .as_ref()
+            .map(|lab| LabAccess { token: lab.token.as_deref().map(Arc::from) }),
     };
-    let mut desk =
-        Desk { commands, progress, events, metrics, stop, started: Instant::now(), event_seq: 0 };
+    let mut desk = Desk {
+        commands,
+        progress,
+        events,
+        metrics,
+        stop,
+        started: Instant::now(),
+        event_seq: 0,
+        lab: config.lab.as_ref().map(Lab::new),
+    };
 
     api_runtime.spawn(async move {
         shutdown.await;

@@ -580,6 +580,11 @@ impl<D: Disk> Wal<D> {
         Ok(())
     }
 
+    /// From now on so much of the disk stays free.
+    pub const fn set_reserve_bytes(&mut self, bytes: u64) {
+        self.options.reserve_bytes = bytes;
+    }
+
     /// Whether there is room for more entries.
     pub fn room(&mut self, disk: &D) -> Room {
         // A disk that cannot say is treated as one with room: the write will tell.

@@ -72,6 +72,11 @@ seq 1000 | tercet submit -   (one value per line)\n  tercet submit --key order-4
         #[arg(long)]
         entries: bool,
     },
+    /// Stage situations of the Raft paper, and worse ones, from scripts
+    Lab {
+        #[command(subcommand)]
+        command: LabCommand,
+    },
     /// Measure this machine's disk and clock
     Doctor {
         /// Where to measure
@@ -97,6 +102,48 @@ pub(crate) enum ConfigCommand {
         /// The file
         file: PathBuf,
     },
+}
+
+#[derive(Subcommand, Debug)]
+pub(crate) enum LabCommand {
+    /// List the scenarios that come with the program
+    List,
+    /// Print a scenario
+    Show {
+        /// Its name, or a file
+        name: String,
+    },
+    /// Check a script without running it
+    Check {
+        /// Files, or names of scenarios
+        #[arg(required = true)]
+        scripts: Vec<String>,
+    },
+    /// Run scripts, and say whether what they expect comes true
+    #[command(
+        after_help = "Examples:\n  tercet lab run election\n  tercet lab run my.lab --watch\n  tercet lab run --all --seeds 1..100\n\n\
+The exit code is 1 if anything that was expected did not come true, and 2 if a script cannot be run."
+    )]
+    Run(LabRunArgs),
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct LabRunArgs {
+    /// Files, or names of scenarios
+    #[arg(required_unless_present = "all")]
+    pub(crate) scripts: Vec<String>,
+    /// All scenarios that come with the program
+    #[arg(long, conflicts_with = "scripts")]
+    pub(crate) all: bool,
+    /// In the simulator, with each of these seeds instead of the script's own: 1..1000
+    #[arg(long, value_name = "A..B")]
+    pub(crate) seeds: Option<String>,
+    /// Only up to this line
+    #[arg(long, value_name = "LINE")]
+    pub(crate) until: Option<usize>,
+    /// Print every step and what happens, as it happens
+    #[arg(long)]
+    pub(crate) watch: bool,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -156,6 +203,27 @@ pub(crate) struct ServeArgs {
     /// How much of the disk stays free, such as 64MiB
     #[arg(long, env = "TERCET_DISK_RESERVE", value_name = "SIZE")]
     pub(crate) disk_reserve: Option<String>,
+    /// Let the lab stop, cut and bend this node (loopback, or with a secret in TERCET_LAB_TOKEN)
+    #[arg(long, env = "TERCET_LAB")]
+    pub(crate) lab: bool,
+    /// Lab: which Raft, modern or paper (Figure 2 and nothing else)
+    #[arg(long, requires = "lab", value_parser = ["modern", "paper"], default_value = "modern", hide_short_help = true)]
+    pub(crate) lab_profile: String,
+    /// Lab: rules that are switched off, such as commit-old-terms,no-pre-vote
+    #[arg(
+        long,
+        requires = "lab",
+        default_value = "",
+        value_name = "RULES",
+        hide_short_help = true
+    )]
+    pub(crate) lab_broken_rules: String,
+    /// Lab: election timers fire only by hand
+    #[arg(long, requires = "lab", hide_short_help = true)]
+    pub(crate) lab_frozen_timers: bool,
+    /// Lab: a rule of the gate to begin with, such as "cut 2"
+    #[arg(long, requires = "lab", value_name = "RULE", hide = true)]
+    pub(crate) lab_gate: Vec<String>,
     /// Stop when standard input ends: for a parent process that may die
     #[arg(long, hide = true)]
     pub(crate) stop_with_stdin: bool,

@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::Context as _;
 use serde::Deserialize;
 use serde::de::{self, Deserializer};
-use tercet_server::ServerConfig;
+use tercet_raft::Profile;
+use tercet_server::{LabConfig, ServerConfig};
 
 use crate::args::ServeArgs;
 use crate::output::Failure;
@@ -214,6 +215,16 @@ pub(crate) fn distance(a: &str, b: &str) -> usize {
     row[b.len()]
 }
 
+fn lab_config(args: &ServeArgs) -> Result<LabConfig, String> {
+    Ok(LabConfig {
+        profile: if args.lab_profile == "paper" { Profile::Paper } else { Profile::Modern },
+        rules: tercet_server::broken_rules(&args.lab_broken_rules)?,
+        timers_frozen: args.lab_frozen_timers,
+        gate: args.lab_gate.iter().map(|rule| rule.parse()).collect::<Result<_, _>>()?,
+        token: std::env::var("TERCET_LAB_TOKEN").ok().filter(|token| !token.is_empty()),
+    })
+}
+
 /// The configuration of a node, checked.
 pub(crate) fn server_config(args: &ServeArgs) -> anyhow::Result<ServerConfig> {
     let usage = |why: String| anyhow::Error::from(Failure::new(2, why));
@@ -283,6 +294,7 @@ pub(crate) fn server_config(args: &ServeArgs) -> anyhow::Result<ServerConfig> {
     if let Some(reserve) = bytes(&args.disk_reserve).map_err(usage)?.or(file.storage.disk_reserve) {
         config.disk_reserve_bytes = reserve;
     }
+    config.lab = args.lab.then(|| lab_config(args)).transpose().map_err(usage)?;
     let limits = &mut config.limits;
     let to_usize = |n: u64| usize::try_from(n).unwrap_or(usize::MAX);
     limits.value_bytes_max = file.limits.value.map_or(limits.value_bytes_max, to_usize);

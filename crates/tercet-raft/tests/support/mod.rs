@@ -170,6 +170,7 @@ impl Net {
             quarantined: node.disk.quarantined,
             profile: self.profile,
             rules: self.rules,
+            election_timer_frozen: false,
             heartbeat_interval: Duration::from_millis(50),
             election_timeout_min: Duration::from_millis(150),
             election_timeout_max: Duration::from_millis(300),

@@ -10,7 +10,7 @@ use axum::extract::{Query, State};
 use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::sse::{Event, KeepAlive, Sse};
 use axum::response::{Html, IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use bytes::Bytes;
 use tercet_client::{ApiError, Outcome, Reason, v1};
 use tokio::sync::mpsc;
@@ -22,6 +22,7 @@ use super::grpc::{explained, response_of};
 use super::intake::{request_id, request_id_of_key};
 use super::json;
 use super::openapi::OPENAPI;
+use super::xmlrpc;
 use crate::node::{NodeHandle, Record, Submit};
 
 /// How many records a read returns if it does not say.
@@ -33,8 +34,9 @@ const READ_BYTES: u64 = 4 << 20;
 
 /// Every path that is routed.
 #[cfg(test)]
-pub(super) const PATHS: [&str; 10] = [
+pub(super) const PATHS: [&str; 11] = [
     "/",
+    "/RPC2",
     "/livez",
     "/readyz",
     "/metrics",
@@ -48,7 +50,8 @@ pub(super) const PATHS: [&str; 10] = [
 
 pub(super) fn router(context: Context) -> Router {
     Router::new()
-        .route("/", get(index))
+        .route("/", get(index).post(xmlrpc::call))
+        .route("/RPC2", post(xmlrpc::call))
         .route("/livez", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
@@ -69,13 +72,11 @@ pub(super) async fn nothing(method: Method, uri: Uri, headers: HeaderMap) -> Res
         return tonic::Status::unimplemented(format!("{path} is unknown")).into_http();
     }
     let why = format!("there is no {method} {path}: see /openapi.json");
-    let mut response = Problem(invalid(why)).into_response();
-    *response.status_mut() = StatusCode::NOT_FOUND;
-    response
+    Problem(invalid(why)).with_status(StatusCode::NOT_FOUND)
 }
 
 /// An error as a response.
-struct Problem(ApiError);
+pub(super) struct Problem(pub(super) ApiError);
 
 impl From<ApiError> for Problem {
     fn from(error: ApiError) -> Self {
@@ -105,12 +106,19 @@ const fn status_of(reason: Reason) -> StatusCode {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let Self(error) = self;
-        let mut status = status_of(error.reason);
+        let mut status = status_of(self.0.reason);
         // A redirect that says not where to is none.
-        if status == StatusCode::TEMPORARY_REDIRECT && error.leader.is_none() {
+        if status == StatusCode::TEMPORARY_REDIRECT && self.0.leader.is_none() {
             status = StatusCode::SERVICE_UNAVAILABLE;
         }
+        self.with_status(status)
+    }
+}
+
+impl Problem {
+    /// The response, with another status than the reason's usual one.
+    pub(super) fn with_status(self, status: StatusCode) -> Response {
+        let Self(error) = self;
         let body = json::problem(&error, status.as_u16()).to_string();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
@@ -177,13 +185,7 @@ async fn submit(
     known(&params, &["lines", "wait", "timeout"])?;
     let Context { node, intake } = &context;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
-    let bytes_max = intake.message_bytes_max();
-    // Refused from its head: not a byte of the body is read.
-    let announced = text("content-length").and_then(|length| length.parse::<u64>().ok());
-    if announced.is_some_and(|length| length > bytes_max as u64) {
-        return Err(too_large(bytes_max).into());
-    }
-    let body = to_bytes(body, bytes_max).await.map_err(|_| too_large(bytes_max))?;
+    let body = whole_body(&context, &headers, body).await?;
     let kind = text("content-type").unwrap_or("text/plain");
     let records = match kind.split(';').next().unwrap_or("").trim() {
         "application/json" => json::records_of_json(&body)?,
@@ -225,8 +227,22 @@ async fn submit(
     Ok(axum::Json(response_of(done)).into_response())
 }
 
-fn too_large(bytes_max: usize) -> ApiError {
-    ApiError::new(Reason::TooLarge, format!("the body is larger than {bytes_max} bytes"))
+/// The body of a request that carries values.
+pub(super) async fn whole_body(
+    context: &Context,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Bytes, ApiError> {
+    let bytes_max = context.intake.message_bytes_max();
+    let too_large =
+        || ApiError::new(Reason::TooLarge, format!("the body is larger than {bytes_max} bytes"));
+    // Refused from its head: not a byte of the body is read.
+    let announced = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok());
+    let announced = announced.and_then(|length| length.trim().parse::<u64>().ok());
+    if announced.is_some_and(|length| length > bytes_max as u64) {
+        return Err(too_large());
+    }
+    to_bytes(body, bytes_max).await.map_err(|_| too_large())
 }
 
 /// One record per line; the end of the last line may be missing.

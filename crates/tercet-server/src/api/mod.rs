@@ -1,4 +1,4 @@
-//! What clients talk to: gRPC, HTTP/JSON and the pages for operators, all on one port.
+//! What clients talk to: gRPC, HTTP/JSON, XML-RPC and the pages for operators, all on one port.
 //!
 //! Requests are checked here against their limits before they take memory; what they ask for is
 //! done by [`NodeHandle`](crate::NodeHandle).
@@ -7,7 +7,9 @@ mod grpc;
 mod http;
 mod intake;
 mod json;
+mod lab;
 mod openapi;
+mod xmlrpc;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -118,6 +120,10 @@ fn router(context: &Context) -> Result<axum::Router, std::io::Error> {
     let cluster =
         v1::cluster_server::ClusterServer::new(grpc::ClusterService::new(context.clone()))
             .max_decoding_message_size(64 << 10);
+    let lab = context.node.lab.clone().map(|access| {
+        v1::lab_server::LabServer::new(lab::LabService::new(context.node.clone(), access))
+            .max_encoding_message_size(usize::MAX)
+    });
     let (reporter, health) = tonic_health::server::health_reporter();
     tokio::spawn(grpc::report_health(reporter, context.node.clone()));
     let reflection = || {
@@ -126,7 +132,11 @@ fn router(context: &Context) -> Result<axum::Router, std::io::Error> {
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let other = std::io::Error::other;
-    let grpc = tonic::service::Routes::new(log)
+    let mut routes = tonic::service::Routes::new(log);
+    if let Some(lab) = lab {
+        routes = routes.add_service(lab);
+    }
+    let grpc = routes
         .add_service(cluster)
         .add_service(health)
         .add_service(reflection().build_v1().map_err(other)?)

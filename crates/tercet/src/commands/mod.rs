@@ -3,6 +3,7 @@
 mod client;
 mod doctor;
 mod inspect;
+mod lab;
 mod serve;
 mod status;
 
@@ -28,6 +29,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         Command::Transfer(transfer) => block_on(client::transfer(transfer, json)),
         Command::Verify { dirs } => inspect::verify(&dirs, json),
         Command::Inspect { dir, entries } => inspect::inspect(&dir, entries, json),
+        Command::Lab { command } => lab::run(command, json),
         Command::Doctor { dir } => doctor::run(&dir, json),
         Command::Config { command: ConfigCommand::Check { file } } => {
             let args = crate::args::ServeArgs { config: Some(file), ..Default::default() };

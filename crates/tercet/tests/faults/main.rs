@@ -11,6 +11,7 @@ mod disks;
 mod inputs;
 mod kills;
 mod machines;
+mod xmlrpc;
 
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};

@@ -1,0 +1,646 @@
+//! The world: nodes, what is on its way between them, and the one loop that does what is due next.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tercet_raft::{Event, NodeId, Profile, Rules, Status, Time};
+use tercet_replica::gate::{Gate, GateChange, Passed};
+use tercet_replica::{
+    Effect, Fatal, Identity, LabInput, LoggedEntry, PeerMessage, Replica, ReplicaConfig, Submit,
+    SubmitError, Submitted,
+};
+use tercet_wal::{MemDisk, Survive, WalOptions};
+
+use crate::random::Random;
+
+/// What is kept free on a disk before it counts as full.
+const RESERVE_BYTES: u64 = 1 << 20;
+/// How soon a node notices that a connection ended, or is there again.
+const LINK_NOTICE: Duration = Duration::from_millis(1);
+
+/// How a world is set up.
+#[derive(Clone, Debug)]
+pub struct WorldConfig {
+    /// How many nodes: n1 to nN.
+    pub nodes: u8,
+    /// Which Raft.
+    pub profile: Profile,
+    /// The rules that are switched off.
+    pub rules: Rules,
+    /// Whether election timers stand still from the start.
+    pub timers_frozen: bool,
+    /// From this all randomness comes.
+    pub seed: u64,
+    /// How often a leader shows that it lives.
+    pub heartbeat_interval: Duration,
+    /// The shortest election timeout.
+    pub election_timeout_min: Duration,
+    /// The longest election timeout.
+    pub election_timeout_max: Duration,
+    /// How long a message takes at least.
+    pub latency: Duration,
+    /// By how much a message may take longer, by chance.
+    pub jitter: Duration,
+    /// How long a disk takes for a write and a sync.
+    pub sync: Duration,
+}
+
+impl WorldConfig {
+    /// A usual cluster of so many nodes.
+    pub const fn new(nodes: u8, seed: u64) -> Self {
+        Self {
+            nodes,
+            profile: Profile::Modern,
+            rules: Rules {
+                commit_old_terms: false,
+                truncate_always: false,
+                ignore_log_in_votes: false,
+                speak_before_durable: false,
+                trust_wiped: false,
+                no_pre_vote: false,
+                no_check_quorum: false,
+            },
+            timers_frozen: false,
+            seed,
+            heartbeat_interval: Duration::from_millis(50),
+            election_timeout_min: Duration::from_millis(150),
+            election_timeout_max: Duration::from_millis(300),
+            latency: Duration::from_micros(200),
+            jitter: Duration::from_micros(100),
+            sync: Duration::from_micros(150),
+        }
+    }
+
+    /// The nodes.
+    pub fn node_ids(&self) -> Vec<NodeId> {
+        (1..=self.nodes).map(|slot| NodeId::new(slot).expect("1 to 7")).collect()
+    }
+
+    /// How a node's log is laid out: segments as small as they can be.
+    pub const fn wal(&self) -> WalOptions {
+        WalOptions {
+            segment_bytes: 0,
+            log_id: 0,
+            reserve_bytes: RESERVE_BYTES,
+            tail_bytes: 64 << 10,
+        }
+    }
+}
+
+/// Something that happened on a node.
+#[derive(Clone, Debug)]
+pub struct Happened {
+    /// When.
+    pub at: Time,
+    /// Where.
+    pub node: NodeId,
+    /// The node's term then.
+    pub term: u64,
+    /// What.
+    pub what: What,
+}
+
+/// What happened.
+#[derive(Clone, Debug)]
+pub enum What {
+    /// In the core.
+    Core(Event),
+    /// A person should know.
+    Warning(String),
+    /// A person may want to know.
+    Notice(String),
+    /// The node stopped by itself.
+    Stopped(String),
+}
+
+/// A client's request, by number.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct OpId(pub u64);
+
+/// What a client was told.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Answer {
+    /// The records are committed.
+    Submitted(Submitted),
+    /// What was read.
+    Read(Vec<Bytes>),
+    /// Not appended by this attempt, and why; `leader` is where to go.
+    Refused {
+        /// Why.
+        why: SubmitError,
+        /// Who leads, as far as the node knows.
+        leader: Option<NodeId>,
+    },
+    /// Nobody can know, or the read was not confirmed.
+    Unknown,
+}
+
+#[derive(Debug)]
+struct Op {
+    at: NodeId,
+    is_read: bool,
+    answer: Option<Answer>,
+}
+
+#[derive(Debug)]
+struct Node {
+    disk: MemDisk,
+    replica: Option<Replica<MemDisk>>,
+    gate: Gate,
+    /// How many times it was started: a connection does not outlive a process.
+    life: u64,
+    paused: bool,
+    /// What came while it was paused.
+    inbox: Vec<Due>,
+    flush_at: Option<Time>,
+    sync: Duration,
+    /// By how much its wall clock is off, in milliseconds.
+    clock_ms: i64,
+    /// The peers that it can reach.
+    connected: BTreeSet<NodeId>,
+    /// Why it must be opened with its memory lost.
+    lost: Option<String>,
+}
+
+/// Something that is due.
+#[derive(Clone, Debug)]
+enum Due {
+    /// For this life of the receiver: a connection ends with its process.
+    Arrive {
+        from: NodeId,
+        to_life: u64,
+        message: PeerMessage,
+    },
+    LinkUp {
+        peer: NodeId,
+    },
+    LinkLost {
+        peer: NodeId,
+    },
+}
+
+/// A world; see the crate's head.
+#[derive(Debug)]
+pub struct World {
+    config: WorldConfig,
+    random: Random,
+    now: Time,
+    nodes: BTreeMap<NodeId, Node>,
+    /// What is due, by time and then by order of its making.
+    due: BTreeMap<(Time, u64), (NodeId, Due)>,
+    made: u64,
+    /// When the last message on a connection arrives: connections keep the order.
+    last_arrival: BTreeMap<(NodeId, NodeId, bool), Time>,
+    ops: BTreeMap<OpId, Op>,
+    next_op: u64,
+    happened: Vec<Happened>,
+}
+
+impl World {
+    /// A world whose nodes are members of a formed cluster, with these identities, and do not run
+    /// yet.
+    pub fn new(config: WorldConfig) -> Self {
+        let node = |_: &NodeId| Node {
+            disk: MemDisk::new(),
+            replica: None,
+            gate: Gate::default(),
+            life: 0,
+            paused: false,
+            inbox: Vec::new(),
+            flush_at: None,
+            sync: config.sync,
+            clock_ms: 0,
+            connected: BTreeSet::new(),
+            lost: None,
+        };
+        let nodes = config.node_ids().iter().map(|id| (*id, node(id))).collect();
+        Self {
+            random: Random::new(config.seed),
+            now: Time(1_000_000),
+            nodes,
+            due: BTreeMap::new(),
+            made: 0,
+            last_arrival: BTreeMap::new(),
+            ops: BTreeMap::new(),
+            next_op: 1,
+            happened: Vec::new(),
+            config,
+        }
+    }
+
+    /// How it is set up.
+    pub const fn config(&self) -> &WorldConfig {
+        &self.config
+    }
+
+    /// The present.
+    pub const fn now(&self) -> Time {
+        self.now
+    }
+
+    /// The nodes.
+    pub fn node_ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    fn node(&self, id: NodeId) -> &Node {
+        &self.nodes[&id]
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).expect("the caller names a node of this world")
+    }
+
+    /// A node's disk, for who prepares or damages it while the node is down.
+    pub fn disk(&mut self, id: NodeId) -> &mut MemDisk {
+        &mut self.node_mut(id).disk
+    }
+
+    /// A node's gate.
+    pub fn gate(&self, id: NodeId) -> &Gate {
+        &self.node(id).gate
+    }
+
+    /// A node's replica, if it runs.
+    pub fn replica(&self, id: NodeId) -> Option<&Replica<MemDisk>> {
+        self.node(id).replica.as_ref()
+    }
+
+    /// What a node's core says of itself, if it runs and the cluster is formed.
+    pub fn status(&self, id: NodeId) -> Option<Status> {
+        self.replica(id)?.status().raft
+    }
+
+    /// A node's log; empty if it does not run.
+    pub fn log(&self, id: NodeId) -> Vec<LoggedEntry> {
+        let logged = self.replica(id).map(|replica| replica.logged(1, usize::MAX));
+        logged.and_then(Result::ok).unwrap_or_default()
+    }
+
+    /// Whether a node's process exists.
+    pub fn is_up(&self, id: NodeId) -> bool {
+        self.node(id).replica.is_some()
+    }
+
+    /// Whether a node stands still.
+    pub fn is_paused(&self, id: NodeId) -> bool {
+        self.node(id).paused
+    }
+
+    /// What happened since the last call, in order.
+    pub fn take_happened(&mut self) -> Vec<Happened> {
+        std::mem::take(&mut self.happened)
+    }
+
+    fn note(&mut self, node: NodeId, what: What) {
+        let term = self.replica(node).and_then(Replica::raft).map_or(0, |raft| raft.term().0);
+        self.happened.push(Happened { at: self.now, node, term, what });
+    }
+
+    // --- processes ---
+
+    /// Starts a node on what its disk holds.
+    ///
+    /// # Errors
+    /// Why it cannot start, in words.
+    pub fn start(&mut self, id: NodeId) -> Result<(), String> {
+        let config = self.replica_config(id);
+        let now = self.now;
+        let node = self.nodes.get_mut(&id).expect("the caller names a node of this world");
+        assert!(node.replica.is_none(), "{id} runs already");
+        let lost = node.lost.take();
+        let random = &mut self.random;
+        let replica = Replica::open(node.disk.clone(), config, lost, &mut || random.wide(), now);
+        node.replica = Some(replica.map_err(|error| error.to_string())?);
+        node.life += 1;
+        node.paused = false;
+        node.flush_at = None;
+        for peer in self.node_ids() {
+            if peer != id && self.is_up(peer) {
+                self.after(LINK_NOTICE, id, Due::LinkUp { peer });
+                self.after(LINK_NOTICE, peer, Due::LinkUp { peer: id });
+            }
+        }
+        self.settle_node(id);
+        Ok(())
+    }
+
+    fn replica_config(&self, id: NodeId) -> ReplicaConfig {
+        let mut config = ReplicaConfig::new(id, self.node_ids(), "lab".to_owned());
+        config.profile = self.config.profile;
+        config.rules = self.config.rules;
+        config.election_timer_frozen = self.config.timers_frozen;
+        config.heartbeat_interval = self.config.heartbeat_interval;
+        config.election_timeout_min = self.config.election_timeout_min;
+        config.election_timeout_max = self.config.election_timeout_max;
+        config.seed = Some(self.config.seed);
+        config.wal = self.config.wal();
+        config
+    }
+
+    /// Changes what every node that is started from now on is configured with.
+    pub fn reconfigure(&mut self, change: impl FnOnce(&mut WorldConfig)) {
+        change(&mut self.config);
+    }
+
+    /// The process dies: what was not synced is lost, or what `survive` leaves of it.
+    pub fn crash(&mut self, id: NodeId, survive: Survive) {
+        let node = self.node_mut(id);
+        node.replica = None;
+        node.disk = node.disk.after_crash(survive);
+        node.inbox.clear();
+        node.flush_at = None;
+        node.paused = false;
+        node.connected.clear();
+        // What the gate holds was in the process; its rules are the lab's.
+        let held: BTreeSet<u64> = node.gate.held().map(|held| held.number).collect();
+        node.gate.discard(&held);
+        for op in self.ops.values_mut().filter(|op| op.at == id && op.answer.is_none()) {
+            op.answer = Some(Answer::Unknown);
+        }
+        for peer in self.node_ids() {
+            if peer != id && self.is_up(peer) {
+                self.after(LINK_NOTICE, peer, Due::LinkLost { peer: id });
+            }
+        }
+    }
+
+    /// The process stands still.
+    pub fn pause(&mut self, id: NodeId) {
+        self.node_mut(id).paused = true;
+    }
+
+    /// The process goes on; what came meanwhile comes now.
+    pub fn resume(&mut self, id: NodeId) {
+        let node = self.node_mut(id);
+        node.paused = false;
+        for due in std::mem::take(&mut node.inbox) {
+            self.after(Duration::ZERO, id, due);
+        }
+    }
+
+    /// From now on this is how long the node's disk takes.
+    pub fn set_sync(&mut self, id: NodeId, sync: Duration) {
+        self.node_mut(id).sync = sync;
+    }
+
+    /// The node's wall clock jumps.
+    pub fn jump_clock(&mut self, id: NodeId, by_ms: i64) {
+        self.node_mut(id).clock_ms += by_ms;
+    }
+
+    /// The lab interferes with a node that runs.
+    pub fn interfere(&mut self, id: NodeId, input: LabInput) {
+        let now = self.now;
+        self.with_replica(id, |replica| replica.interfere(now, input));
+    }
+
+    /// The leader hands over.
+    pub fn transfer(&mut self, id: NodeId, to: Option<NodeId>) {
+        let now = self.now;
+        self.with_replica(id, |replica| replica.transfer(now, to));
+    }
+
+    // --- clients ---
+
+    /// A client sends records to a node. Sent to one that is down, or that stands still until it is
+    /// killed, nobody will know.
+    pub fn submit(&mut self, at: NodeId, request_id: u128, records: Vec<Bytes>) -> OpId {
+        let (id, tag) = self.new_op(at, false);
+        let clock = i64::try_from(self.now.0 / 1000).unwrap_or(i64::MAX);
+        let wall_ms = clock.saturating_add(self.node(at).clock_ms).max(0);
+        let wall_ms = u64::try_from(wall_ms).expect("not negative");
+        let submit = Submit { tag, records, request_id, expect_next: None, wait_all: false };
+        let now = self.now;
+        self.with_replica(at, |replica| replica.submit(now, wall_ms, vec![submit]));
+        id
+    }
+
+    /// A client reads all records at a node; `stale`: without asking anyone whether they are all.
+    pub fn read(&mut self, at: NodeId, stale: bool) -> OpId {
+        let (id, tag) = self.new_op(at, true);
+        if stale {
+            self.finish_read(id, true);
+        } else {
+            let now = self.now;
+            self.with_replica(at, |replica| replica.read_barrier(now, tag));
+        }
+        id
+    }
+
+    fn new_op(&mut self, at: NodeId, is_read: bool) -> (OpId, u64) {
+        let id = OpId(self.next_op);
+        self.next_op += 1;
+        let answer = (!self.is_up(at)).then_some(Answer::Unknown);
+        self.ops.insert(id, Op { at, is_read, answer });
+        (id, id.0)
+    }
+
+    /// What a client was told; `None` as long as it waits.
+    pub fn answer(&self, id: OpId) -> Option<&Answer> {
+        self.ops.get(&id)?.answer.as_ref()
+    }
+
+    /// Whether any client waits.
+    pub fn has_waiting(&self) -> bool {
+        self.ops.values().any(|op| op.answer.is_none())
+    }
+
+    fn finish_read(&mut self, id: OpId, confirmed: bool) {
+        let Some(op) = self.ops.get(&id) else { return };
+        let values = self.replica(op.at).filter(|_| confirmed).and_then(|replica| {
+            let records = replica.read(1, usize::MAX, usize::MAX).ok()?;
+            Some(records.into_iter().map(|record| record.value).collect())
+        });
+        let answer = values.map_or(Answer::Unknown, Answer::Read);
+        self.ops.get_mut(&id).expect("looked at above").answer = Some(answer);
+    }
+
+    // --- time ---
+
+    fn after(&mut self, later: Duration, to: NodeId, due: Due) {
+        self.made += 1;
+        self.due.insert((self.now.after(later), self.made), (to, due));
+    }
+
+    /// When the next thing is due, if anything ever is.
+    pub fn next_due(&self) -> Option<Time> {
+        let wire = self.due.keys().next().map(|(at, _)| *at);
+        let nodes = self.nodes.values().filter(|node| !node.paused).filter_map(|node| {
+            let timer = node.replica.as_ref().map(Replica::poll_timeout);
+            timer.into_iter().chain(node.flush_at).min()
+        });
+        nodes.chain(wire).min().map(|at| at.max(self.now))
+    }
+
+    /// Does the one thing that is due next, if it is due until `end`. Says whether there was one.
+    pub fn step(&mut self, end: Time) -> bool {
+        let Some(at) = self.next_due().filter(|at| *at <= end) else {
+            self.now = self.now.max(end);
+            return false;
+        };
+        self.now = at;
+        if let Some(((due_at, _), _)) = self.due.first_key_value()
+            && *due_at <= at
+        {
+            let (_, (to, due)) = self.due.pop_first().expect("looked at above");
+            self.happen(to, due);
+            return true;
+        }
+        let is_due = |node: &Node| {
+            let flush = node.flush_at.is_some_and(|flush_at| flush_at <= at);
+            let timer = node.replica.as_ref().is_some_and(|r| r.poll_timeout() <= at);
+            !node.paused && (flush || timer)
+        };
+        let found = self.nodes.iter().find(|(_, node)| is_due(node)).map(|(id, _)| *id);
+        let id = found.expect("something was due");
+        if self.node(id).flush_at.is_some_and(|flush_at| flush_at <= at) {
+            self.node_mut(id).flush_at = None;
+            self.with_replica(id, |replica| replica.flush(at));
+        } else {
+            self.with_replica(id, |replica| replica.tick(at));
+        }
+        true
+    }
+
+    fn happen(&mut self, to: NodeId, due: Due) {
+        let now = self.now;
+        let node = self.node_mut(to);
+        if node.replica.is_none() {
+            return;
+        }
+        if node.paused {
+            node.inbox.push(due);
+            return;
+        }
+        match due {
+            Due::Arrive { from, to_life, message } => {
+                if node.life == to_life {
+                    self.with_replica(to, |replica| replica.receive(now, from, message));
+                }
+            }
+            Due::LinkUp { peer } => {
+                if self.is_up(peer) {
+                    self.node_mut(to).connected.insert(peer);
+                    self.with_replica(to, |replica| {
+                        replica.link_up(peer);
+                        Ok(())
+                    });
+                }
+            }
+            Due::LinkLost { peer } => {
+                // Unless it is there again already, by a connection of its next life.
+                if !self.is_up(peer) {
+                    self.node_mut(to).connected.remove(&peer);
+                    self.with_replica(to, |replica| replica.link_lost(now, peer));
+                }
+            }
+        }
+    }
+
+    // --- a node's turn ---
+
+    /// Gives a running node an input and does what it wants done.
+    fn with_replica(
+        &mut self,
+        id: NodeId,
+        input: impl FnOnce(&mut Replica<MemDisk>) -> Result<(), Fatal>,
+    ) {
+        let Some(replica) = self.node_mut(id).replica.as_mut() else { return };
+        match input(replica) {
+            Ok(()) => self.settle_node(id),
+            Err(fatal) => self.stop(id, &fatal),
+        }
+    }
+
+    /// The node cannot go on: it stops, or comes back without its memory.
+    fn stop(&mut self, id: NodeId, fatal: &Fatal) {
+        self.drain(id);
+        self.note(id, What::Stopped(fatal.to_string()));
+        self.crash(id, Survive::All);
+        if let Fatal::LostMemory(why) = fatal {
+            self.node_mut(id).lost = Some(why.clone());
+            if let Err(error) = self.start(id) {
+                self.note(id, What::Stopped(error));
+            }
+        }
+    }
+
+    fn settle_node(&mut self, id: NodeId) {
+        self.drain(id);
+        let (now, node) = (self.now, self.node_mut(id));
+        let needs_flush = node.replica.as_ref().is_some_and(Replica::needs_flush);
+        if needs_flush && node.flush_at.is_none() {
+            node.flush_at = Some(now.after(node.sync));
+        }
+    }
+
+    fn drain(&mut self, id: NodeId) {
+        let mut passed = Vec::new();
+        loop {
+            let node = self.node_mut(id);
+            let Some(replica) = node.replica.as_mut() else { break };
+            let Some(effect) = replica.poll_effect() else { break };
+            match effect {
+                Effect::Send { to, message } => node.gate.send(to, message, &mut passed),
+                Effect::Submitted { tag, result } => self.answer_submit(id, tag, result),
+                Effect::BarrierDone { tag, confirmed } => self.finish_read(OpId(tag), confirmed),
+                Effect::TransferEnded { .. } => {}
+                Effect::Event(event) => self.note(id, What::Core(event)),
+                Effect::Warning(text) => self.note(id, What::Warning(text)),
+                Effect::Notice(text) => self.note(id, What::Notice(text)),
+            }
+        }
+        self.send(id, passed);
+    }
+
+    fn answer_submit(&mut self, at: NodeId, tag: u64, result: Result<Submitted, SubmitError>) {
+        let leader = self.replica(at).and_then(Replica::raft).and_then(|raft| raft.leader());
+        let Some(op) = self.ops.get_mut(&OpId(tag)).filter(|op| !op.is_read) else { return };
+        op.answer = Some(match result {
+            Ok(submitted) => Answer::Submitted(submitted),
+            Err(SubmitError::LeadershipLost | SubmitError::KeyExpired) => Answer::Unknown,
+            Err(why) => Answer::Refused { why, leader: leader.filter(|leader| *leader != at) },
+        });
+    }
+
+    /// Changes the rules of a node's gate.
+    pub fn change_gate(&mut self, from: NodeId, change: GateChange) {
+        let mut passed = Vec::new();
+        self.node_mut(from).gate.apply(change, &mut passed);
+        self.send(from, passed);
+    }
+
+    /// Puts on the wire what passed a node's gate.
+    fn send(&mut self, from: NodeId, passed: Vec<Passed>) {
+        for Passed { to, later, message } in passed {
+            if !self.node(from).connected.contains(&to) || !self.is_up(to) {
+                continue;
+            }
+            let jitter = u64::try_from(self.config.jitter.as_micros()).unwrap_or(0);
+            let jitter = Duration::from_micros(self.random.below(jitter + 1));
+            let arrival = self.now.after(self.config.latency + jitter + later);
+            // One connection for entries, one for all that must not wait behind them.
+            let is_bulk =
+                matches!(&message, PeerMessage::Raft { entries, .. } if !entries.is_empty());
+            let last = self.last_arrival.entry((from, to, is_bulk)).or_default();
+            *last = arrival.max(*last);
+            let arrival = *last;
+            let to_life = self.node(to).life;
+            self.made += 1;
+            let due = Due::Arrive { from, to_life, message };
+            self.due.insert((arrival, self.made), (to, due));
+        }
+    }
+
+    /// How many messages are on their way.
+    pub fn on_their_way(&self) -> usize {
+        self.due.values().filter(|(_, due)| matches!(due, Due::Arrive { .. })).count()
+    }
+
+    /// The identities of a formed cluster of this world's nodes.
+    pub fn identities(&self) -> Vec<Identity> {
+        tercet_replica::prepare::identities("lab", &self.node_ids(), self.config.seed)
+    }
+}

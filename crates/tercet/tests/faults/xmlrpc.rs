@@ -1,0 +1,329 @@
+//! XML-RPC, driven by CPython's own `xmlrpc.client`, and the client in `examples/`.
+
+use std::io::Write as _;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context as _, ensure};
+use tercet_testkit::Cluster;
+
+use crate::{not_run, on_three};
+
+/// The interpreter, or why there is none.
+fn python(test: &str) -> Option<String> {
+    let python = std::env::var("TERCET_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
+    let runs = Command::new(&python).args(["-c", "import xmlrpc.client"]).status();
+    if runs.is_ok_and(|status| status.success()) {
+        return Some(python);
+    }
+    not_run(test, &format!("{python} does not run"));
+    None
+}
+
+/// Runs a script, which ends well or says why not.
+fn run(python: &str, script: &str, arguments: &[String]) -> anyhow::Result<()> {
+    let output = Command::new(python)
+        .args(["-c", &format!("{PRELUDE}{script}")])
+        .args(arguments)
+        .output()
+        .context("python")?;
+    ensure!(
+        output.status.success() && output.stdout.starts_with(b"fine"),
+        "{}{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
+
+const PRELUDE: &str = r#"
+import datetime, http.client, random, re, struct, sys, xmlrpc.client
+from xmlrpc.client import Binary, DateTime, Fault, ServerProxy
+
+addresses = sys.argv[1:]
+SUCCESS = "Success: Value logged and distributed."
+shape = re.compile(r"[A-Z_]+: .+ \((not appended|outcome unknown: it may have been appended)\)")
+
+def proxy(address, path=""):
+    return ServerProxy(f"http://{address}{path}", allow_none=True)
+
+def fault(code, name, call, *params):
+    try:
+        answer = call(*params)
+    except Fault as fault:
+        assert fault.faultCode == code, (code, name, fault)
+        assert fault.faultString.startswith(name + ": "), (name, fault)
+        assert shape.fullmatch(fault.faultString), fault
+        assert "secret" not in fault.faultString, fault
+        return fault.faultString
+    assert False, (code, name, answer)
+"#;
+
+/// Every type, to every node and both paths.
+const TYPES: &str = r#"
+# What is sent, and what comes back: a string, or bytes where XML has no such text.
+values = [
+    (1, "1"), (-5, "-5"), (2**31 - 1, "2147483647"), (True, "True"), (False, "False"),
+    ("plain", "plain"), ("", ""), ("  blanks  ", "  blanks  "), ("ä 𝛑 🦀", "ä 𝛑 🦀"),
+    ("<&>\"'\n\t]]>", "<&>\"'\n\t]]>"), ("a\r\nb", "a\nb"), ("\x01", b"\x01"),
+    ("1", "1"), ("None", "None"),
+    (b"bytes", "bytes"), (b"\x00\xff", b"\x00\xff"), (Binary(b"a\r\nb"), "a\r\nb"),
+    (bytearray(b"\x1b"), b"\x1b"), (b"", ""),
+    (DateTime("20240229T23:59:59"), "20240229T23:59:59"),
+    (datetime.datetime(2024, 1, 2, 3, 4, 5), "20240102T03:04:05"),
+    (None, "None"),
+]
+doubles = [1.0, -0.0, 0.1 + 0.2, 1e15, 1e16, 1e-4, 1e-5, 5e-324, float("inf"), float("nan")]
+random.seed(1)
+doubles += [struct.unpack("d", random.randbytes(8))[0] for _ in range(30)]
+doubles += [random.uniform(-1e6, 1e6) for _ in range(10)]
+values += [(double, str(double)) for double in doubles]
+
+nodes = [proxy(address, path) for address in addresses for path in ("", "/RPC2", "/")]
+for at, (value, _) in enumerate(values):
+    said = nodes[at % len(nodes)].SubmitValue(value)
+    assert said == SUCCESS, (value, said)
+plain = lambda value: value.data if isinstance(value, Binary) else value
+for node in nodes:
+    log = node.GetLog()
+    assert [record["seq"] for record in log] == list(range(1, len(values) + 1)), log
+    for record, (value, expected) in zip(log, values):
+        assert plain(record["value"]) == expected, (value, expected, record)
+assert [record["seq"] for record in nodes[0].GetLog(3, 2)] == [3, 4]
+assert len(nodes[0].GetLog(4)) == len(values) - 3
+assert nodes[0].GetLog(len(values) + 1) == []
+# More than there can be in one answer: it is bounded, not refused.
+assert len(nodes[0].GetLog(1, 2**31 - 1)) == len(values)
+
+# A key makes a repetition harmless, whoever is asked.
+before = len(nodes[0].GetLog())
+for node in nodes:
+    assert node.SubmitValue("paid", "order-4711") == SUCCESS
+assert len(nodes[0].GetLog()) == before + 1
+fault(8, "KEY_REUSED", nodes[1].SubmitValue, "secret", "order-4711")
+
+leaders = {tuple(sorted(node.GetLeader().items())) for node in nodes}
+assert len(leaders) == 1, leaders
+leader = dict(*leaders)
+assert leader["address"] in addresses and leader["node"] in (1, 2, 3), leader
+for number, address in enumerate(addresses, 1):
+    status = proxy(address).GetStatus()
+    assert status["node"] == number and status["leader"] == leader["node"], status
+    assert status["role"] == ("leader" if number == leader["node"] else "follower"), status
+    assert status["next_seq"] == before + 2 and len(status["peers"]) == 2, status
+    assert all(peer["reachable"] is True for peer in status["peers"]), status
+print("fine")
+"#;
+
+/// Every way to be refused.
+const FAULTS: &str = r#"
+address = addresses[0]
+node = proxy(address)
+methods = node.system.listMethods()
+assert {"SubmitValue", "GetLeader", "GetStatus", "GetLog", "system.listMethods"} <= set(methods)
+for method in methods:
+    assert method in node.system.methodHelp(method)
+    for signature in node.system.methodSignature(method):
+        assert signature and all(isinstance(kind, str) for kind in signature), signature
+
+fault(-32601, "UNKNOWN_METHOD", node.secret)
+fault(-32601, "UNKNOWN_METHOD", node.system.methodHelp, "secret")
+fault(-32601, "UNKNOWN_METHOD", node.submitvalue, "secret")
+for params in [(), ("secret", 1), ("secret", None), ("secret", "key", "more"),
+               (["secret"],), ({"secret": 1},), (("secret", []),), ([],)]:
+    fault(-32602, "INVALID_PARAMS", node.SubmitValue, *params)
+for params in [(0,), (-1,), (1, 0), ("1",), (1.0,), (None,), (1, 2, 3)]:
+    fault(-32602, "INVALID_PARAMS", node.GetLog, *params)
+fault(-32602, "INVALID_PARAMS", node.GetLeader, "secret")
+fault(-32602, "INVALID_PARAMS", node.GetStatus, 1)
+fault(-32602, "INVALID_PARAMS", node.system.listMethods, 1)
+fault(11, "INVALID", node.SubmitValue, "value", "")
+fault(11, "INVALID", node.SubmitValue, "value", "secret" * 11)
+fault(10, "TOO_LARGE", node.SubmitValue, "secret" + "x" * (1 << 20))
+fault(10, "TOO_LARGE", node.SubmitValue, bytes((1 << 20) + 1))
+fault(12, "FUTURE", node.GetLog, 1000)
+
+def post(body, headers={}, path="/RPC2", method="POST"):
+    connection = http.client.HTTPConnection(address, timeout=20)
+    connection.request(method, path, body, {"Content-Type": "text/xml", **headers})
+    answer = connection.getresponse()
+    text = answer.read()
+    connection.close()
+    assert b"secret" not in text, text
+    return answer.status, answer.headers.get("Content-Type"), text
+
+def said(body):
+    status, kind, text = post(body)
+    assert status == 200 and kind.startswith("text/xml"), (status, kind, text)
+    return lambda: xmlrpc.client.loads(text)
+
+call = xmlrpc.client.dumps(("secret",), "SubmitValue").encode()
+for body in [b"", b"secret", call[:-20], call.replace(b"string", b"secret"),
+             call.replace(b"secret", b"&secret;"), call.replace(b"string", b"int"),
+             b"<value><array><data>" * 100_000,
+             b"<!DOCTYPE x [<!ENTITY a 'secret'>]>" + call.replace(b"secret", b"&a;"),
+             call.replace(b"methodCall", b"methodResponse")]:
+    fault(-32700, "PARSE_ERROR", said(body))
+fault(-32701, "UNSUPPORTED_ENCODING", said(call.replace(b"secret", b"secret\xff")))
+latin = xmlrpc.client.dumps(("ä",), "SubmitValue", encoding="iso-8859-1").encode("iso-8859-1")
+fault(-32701, "UNSUPPORTED_ENCODING", said(latin))
+
+for path in ("/", "/RPC2"):
+    for headers in [{"Content-Type": "application/json"}, {"Content-Encoding": "gzip"}]:
+        status, kind, text = post(b"secret", headers, path)
+        assert (status, kind) == (415, "application/problem+json"), (status, kind, text)
+        assert b'"not_appended"' in text and b"415" in text, text
+assert post(None, {}, "/", "GET")[2].startswith(b"<!doctype html>")
+assert post(None, {}, "/RPC2", "GET")[0] == 405
+
+# Too large by its head: refused before a byte of it is sent. Too large by what comes: cut.
+connection = http.client.HTTPConnection(address, timeout=20)
+connection.putrequest("POST", "/RPC2")
+connection.putheader("Content-Type", "text/xml")
+connection.putheader("Content-Length", str(100 << 20))
+connection.endheaders()
+assert connection.getresponse().status == 413
+connection = http.client.HTTPConnection(address, timeout=20)
+try:
+    pieces = (b"x" * (1 << 20) for _ in range(100))
+    connection.request("POST", "/RPC2", pieces, {"Content-Type": "text/xml"}, encode_chunked=True)
+    assert connection.getresponse().status == 413
+except OSError:
+    pass  # The node closed while the rest was still on its way.
+try:
+    node.SubmitValue(bytes(100 << 20))
+    assert False, "100 MB were accepted"
+except xmlrpc.client.ProtocolError as error:
+    assert error.errcode == 413, error
+except OSError:
+    pass
+assert proxy(address).SubmitValue("fine") == SUCCESS
+assert [record["value"] for record in proxy(address).GetLog()] == ["fine"]
+print("fine")
+"#;
+
+/// A node that has lost the others.
+const ALONE: &str = r#"
+import time
+node = proxy(addresses[0])
+end = time.monotonic() + 20
+while True:
+    try:
+        node.GetLeader()
+        assert time.monotonic() < end, "it believes in a leader that is dead"
+        time.sleep(0.05)
+    except Fault:
+        break
+assert fault(2, "NO_LEADER", node.GetLeader).endswith("(not appended)")
+assert node.GetStatus()["leader"] is None
+assert fault(2, "NO_LEADER", node.SubmitValue, "secret").endswith("(not appended)")
+fault(2, "NO_LEADER", node.GetLog)
+print("fine")
+"#;
+
+#[test]
+fn xmlrpc_carries_every_type() {
+    let Some(python) = python("xmlrpc_carries_every_type") else { return };
+    on_three("xmlrpc_carries_every_type", 1, |cluster, _| {
+        cluster.start_all()?;
+        cluster.await_leader()?;
+        run(&python, TYPES, &cluster.addresses())?;
+        let file = String::from_utf8(cluster.values()?.swap_remove(0))?;
+        ensure!(file.starts_with("write 1\nwrite -5\n"), "{file}");
+        ensure!(file.contains("\nwrite \\x00\\xff\n"), "{file}");
+        Ok(())
+    });
+}
+
+#[test]
+fn xmlrpc_refuses_with_reasons() {
+    let Some(python) = python("xmlrpc_refuses_with_reasons") else { return };
+    on_three("xmlrpc_refuses_with_reasons", 1, |cluster, _| {
+        cluster.start_all()?;
+        let leader = cluster.await_leader()?;
+        let follower = 1 + leader % cluster.count();
+        run(&python, FAULTS, &[cluster.address(follower)])?;
+        for other in (1..=cluster.count()).filter(|id| *id != follower) {
+            cluster.kill(other)?;
+        }
+        run(&python, ALONE, &[cluster.address(follower)])
+    });
+}
+
+/// Runs `examples/client.py`: its exit code, and all that it said.
+fn example(
+    python: &str,
+    arguments: &[String],
+    input: &str,
+) -> anyhow::Result<(Option<i32>, String)> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/client.py");
+    let mut child = Command::new(python)
+        .arg(script)
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()?;
+    // It may end without reading it all.
+    let _ = child.stdin.take().context("a pipe")?.write_all(input.as_bytes());
+    let output = child.wait_with_output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8(said)?))
+}
+
+#[test]
+fn the_python_example_runs() {
+    let Some(python) = python("the_python_example_runs") else { return };
+    on_three("the_python_example_runs", 1, |cluster, _| {
+        let with = |cluster: &Cluster, arguments: &[&str]| {
+            let mut all = cluster.addresses();
+            all.extend(arguments.iter().map(ToString::to_string));
+            all
+        };
+        let expect = |cluster: &Cluster, arguments: &[&str], input: &str, code, said: &[&str]| {
+            let (ended, output) = example(&python, &with(cluster, arguments), input)?;
+            ensure!(ended == Some(code), "{arguments:?} ended with {ended:?}: {output}");
+            let missing = said.iter().find(|words| !output.contains(**words));
+            ensure!(missing.is_none(), "{arguments:?} does not say {missing:?}: {output}");
+            Ok(())
+        };
+        expect(cluster, &["status"], "", 1, &["does not answer", "no node answers"])?;
+        expect(cluster, &["submit"], "", 2, &["wrong arguments", "submit VALUE..."])?;
+        cluster.start_all()?;
+        let leader = cluster.await_leader()?;
+
+        let success = ["1: Success: Value logged and distributed.", "3: Success"];
+        expect(cluster, &["submit", "1", "2", "3"], "", 0, &success)?;
+        expect(cluster, &["status"], "", 0, &["leader", "follower", &cluster.address(leader)])?;
+        expect(cluster, &["log"], "", 0, &["1 1\n", "2 2\n", "3 3\n"])?;
+        let large = "x".repeat(100_000);
+        let many: Vec<&str> = std::iter::once("submit").chain([large.as_str(); 11]).collect();
+        expect(cluster, &many, "", 0, &["Success"])?;
+
+        // Each point of the menu. These nodes have no lab mode, and it is said so.
+        let no_lab = "has no lab mode, so it has no ";
+        for (input, said) in [
+            ("1\n0\n", &[no_lab, "SetHeartbeatInterval"][..]),
+            ("2\na b\n6\n0\n", &["a: Success", "b: Success", "15 a\n", "16 b\n"]),
+            ("3\nx\n0\n", &[no_lab, "SimulateReplicationFailure"]),
+            ("4\n2\n0\n", &[no_lab, "DeleteLogFile"]),
+            ("4\n9\n0\n", &["there is no node '9' in the list"]),
+            ("5\n0\n", &["leader", "follower"]),
+            ("7\n", &["there is no point '7'"]),
+        ] {
+            expect(cluster, &[], input, 0, said)?;
+        }
+
+        // The first node that it asks may be down, and the leader with it.
+        cluster.kill(leader)?;
+        expect(cluster, &["submit", "still"], "", 0, &["still: Success"])?;
+        expect(cluster, &["status"], "", 0, &["does not answer", "leader"])?;
+        expect(cluster, &["log"], "", 0, &["17 still\n"])?;
+        cluster.start(leader)?;
+        cluster.await_healed()?;
+        let file = cluster.values()?.swap_remove(0);
+        let lines = file.iter().filter(|byte| **byte == b'\n').count();
+        ensure!(lines == 17, "each value stands once, and no other: {lines}");
+        Ok(())
+    });
+}
