@@ -20,7 +20,7 @@ mod sim;
 pub use checker::Violation;
 pub use lint::{Warning, lint};
 pub use parse::{ScriptError, parse, parse_step};
-pub use processes::Processes;
+pub use processes::{Processes, kill_all};
 pub use real::{RealBackend, RealOptions};
 pub use runner::{Failure, Path, Progress, Report, Runner, paths, run};
 pub use sim::SimBackend;

@@ -4,10 +4,12 @@
 //! Each process holds the reading end of a pipe as its standard input and stops when that ends: no
 //! node outlives the program that started it, however it ends.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -27,6 +29,23 @@ const STOP: Duration = Duration::from_secs(10);
 const SEGMENT_BYTES: u64 = 1 << 20;
 /// The name of the clusters that the lab makes.
 pub(crate) const CLUSTER: &str = "lab";
+
+/// The process ids of all nodes that this program runs, for [`kill_all`]. A signal handler has
+/// nothing else to go by; it is not what anything is decided on.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+fn running() -> MutexGuard<'static, BTreeSet<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Kills every node that this program runs: for who is about to end at once.
+pub fn kill_all() {
+    for pid in running().iter() {
+        if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
+            let _ = kill_process(pid, Signal::KILL);
+        }
+    }
+}
 
 /// The processes of one cluster.
 #[derive(Debug)]
@@ -153,6 +172,7 @@ impl Processes {
             .stderr(log)
             .spawn()
             .map_err(at(&self.program))?;
+        running().insert(child.id());
         self.children[Self::place(node)] = Some(child);
         self.paused[Self::place(node)] = false;
         Ok(())
@@ -176,6 +196,7 @@ impl Processes {
         let mut child = child.ok_or_else(|| WorldError(format!("{node} does not run")))?;
         child.kill().map_err(words)?;
         child.wait().map_err(words)?;
+        running().remove(&child.id());
         self.paused[Self::place(node)] = false;
         Ok(())
     }
@@ -263,6 +284,7 @@ impl Processes {
             }
             let _ = child.kill();
             let _ = child.wait();
+            running().remove(&child.id());
         }
     }
 }
@@ -273,6 +295,7 @@ impl Drop for Processes {
             let mut child = child;
             let _ = child.kill();
             let _ = child.wait();
+            running().remove(&child.id());
         }
     }
 }

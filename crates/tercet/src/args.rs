@@ -138,6 +138,21 @@ pub(crate) struct LabRunArgs {
     /// In the simulator, with each of these seeds instead of the script's own: 1..1000
     #[arg(long, value_name = "A..B")]
     pub(crate) seeds: Option<String>,
+    /// On real processes on this machine instead of in the simulator
+    #[arg(long, conflicts_with = "seeds")]
+    pub(crate) real: bool,
+    /// On real processes: how often to run each script
+    #[arg(long, default_value_t = 1, requires = "real", value_name = "TIMES")]
+    pub(crate) repeat: u32,
+    /// On real processes: by how much pauses (`run 300ms`) are stretched
+    #[arg(long, default_value_t = 1.0, requires = "real", value_name = "FACTOR")]
+    pub(crate) scale: f64,
+    /// On real processes: how long an expectation may take to come true
+    #[arg(long, default_value = "5s", requires = "real", value_name = "TIME")]
+    pub(crate) patience: String,
+    /// On real processes: keep the data here instead of in a temporary directory
+    #[arg(long, requires = "real", value_name = "DIR")]
+    pub(crate) keep: Option<PathBuf>,
     /// Only up to this line
     #[arg(long, value_name = "LINE")]
     pub(crate) until: Option<usize>,

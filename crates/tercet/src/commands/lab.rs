@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use serde_json::json;
 use tercet_lab::ast::{Requires, Script, World};
-use tercet_lab::{Failure, Progress, Report, SimBackend, library, lint, parse};
+use tercet_lab::{
+    Failure, Processes, Progress, RealBackend, RealOptions, Report, SimBackend, library, lint, parse,
+};
 
 use crate::args::{LabCommand, LabRunArgs};
 use crate::output::{self, line, note};
@@ -129,6 +131,9 @@ fn run_scripts(args: &LabRunArgs, json: bool) -> anyhow::Result<u8> {
         args.scripts.clone()
     };
     let loaded = names.iter().map(|name| load(name)).collect::<anyhow::Result<Vec<_>>>()?;
+    if args.real {
+        return run_real(args, &loaded, json);
+    }
     let seeds = args.seeds.as_deref().map(parse_seeds).transpose()?;
     let simulated = loaded.iter().filter(|loaded| {
         !matches!(&loaded.script.header.requires, Some(requires) if requires.world == World::Real)
@@ -163,6 +168,96 @@ fn run_scripts(args: &LabRunArgs, json: bool) -> anyhow::Result<u8> {
         ))?;
     }
     Ok(u8::from(failed > 0))
+}
+
+/// Runs scripts on real processes, one after the other.
+fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<u8> {
+    let options = RealOptions {
+        scale: args.scale,
+        patience: crate::config::parse_time(&args.patience).map_err(usage)?,
+        ..RealOptions::default()
+    };
+    let program = std::env::current_exe().context("this program cannot be found again")?;
+    let place = match &args.keep {
+        Some(dir) => Place::Kept(dir.clone()),
+        None => Place::Temporary(tempfile::Builder::new().prefix("tercet-lab-").tempdir()?),
+    };
+    stop_on_signal(place.path().to_owned())?;
+    let begun = Instant::now();
+    let (mut runs, mut failed) = (0, 0);
+    for loaded in loaded {
+        if let Some(Requires { world: World::Sim, reason }) = &loaded.script.header.requires {
+            note(&format!("not run: {} (only in the simulator: {reason})", loaded.name));
+            continue;
+        }
+        for _ in 0..args.repeat.max(1) {
+            runs += 1;
+            let mut branch = 0;
+            let world = || {
+                branch += 1;
+                let dir = place.path().join(format!("run{runs}-{branch}"));
+                let processes = Processes::new(program.clone(), dir, loaded.script.header.nodes)?;
+                RealBackend::new(&loaded.script, processes, options.clone())
+            };
+            let mut tell_progress = |progress: Progress| {
+                if args.watch {
+                    show(&progress);
+                }
+            };
+            let report = tercet_lab::run(&loaded.script, args.until, world, &mut tell_progress)
+                .map_err(|error| anyhow::anyhow!("{}: {error}", loaded.name))?;
+            failed += usize::from(!report.passed());
+            tell(&Job { loaded, seed: loaded.script.header.seed }, &report, json)?;
+        }
+    }
+    if failed > 0
+        && let Place::Temporary(dir) = place
+    {
+        note(&format!("the nodes' data and logs are kept in {}", dir.keep().display()));
+    }
+    if !json {
+        let verdict = if failed == 0 { "all passed" } else { "failed" };
+        let count = if failed == 0 { String::new() } else { format!("{failed} of ") };
+        line(format!("{count}{runs} runs on real processes {verdict} ({:.1?})", begun.elapsed()))?;
+    }
+    Ok(u8::from(failed > 0))
+}
+
+/// Where the data of real runs is.
+enum Place {
+    Kept(std::path::PathBuf),
+    Temporary(tempfile::TempDir),
+}
+
+impl Place {
+    fn path(&self) -> &Path {
+        match self {
+            Self::Kept(dir) => dir,
+            Self::Temporary(dir) => dir.path(),
+        }
+    }
+}
+
+/// Ctrl-C or SIGTERM: this process ends, and with it the standard input of every node, which is
+/// their sign to stop. A node that stands still is killed by the next thing that looks.
+fn stop_on_signal(dir: std::path::PathBuf) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    std::thread::spawn(move || {
+        let code = runtime.block_on(async {
+            use tokio::signal::unix::{SignalKind, signal};
+            let mut terminate = signal(SignalKind::terminate()).ok()?;
+            let mut interrupt = signal(SignalKind::interrupt()).ok()?;
+            tokio::select! {
+                _ = terminate.recv() => Some(143),
+                _ = interrupt.recv() => Some(130),
+            }
+        });
+        let Some(code) = code else { return };
+        tercet_lab::kill_all();
+        note(&format!("interrupted; the nodes are gone, their data is in {}", dir.display()));
+        std::process::exit(code);
+    });
+    Ok(())
 }
 
 /// `1..1000`: both included.
