@@ -6,14 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::net::TcpListener;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tercet_raft::{Incarnation, NodeId};
 use tercet_replica::Identity;
 use tercet_replica::prepare::{Forget, PreparedEntry, forget, prepare, tear};
@@ -27,6 +27,8 @@ use crate::setup::NodeGiven;
 const STOP: Duration = Duration::from_secs(10);
 /// Segments are small, so that a directory is made quickly.
 const SEGMENT_BYTES: u64 = 1 << 20;
+/// How long a node of somebody else may take to be reached.
+const REACH: Duration = Duration::from_millis(300);
 /// The name of the clusters that the lab makes.
 pub(crate) const CLUSTER: &str = "lab";
 
@@ -38,8 +40,29 @@ fn running() -> MutexGuard<'static, BTreeSet<u32>> {
     RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Asks every node that this program runs to stop, and waits a while for them: for a signal handler.
+/// Who does not stop is killed.
+pub fn end_all() {
+    let pids: Vec<u32> = running().iter().copied().collect();
+    let pid = |pid: &u32| i32::try_from(*pid).ok().and_then(Pid::from_raw);
+    for pid in pids.iter().filter_map(pid) {
+        let _ = kill_process(pid, Signal::TERM);
+        // Who stands still must go on to hear it.
+        let _ = kill_process(pid, Signal::CONT);
+    }
+    let deadline = Instant::now() + STOP;
+    for pid in pids.iter().filter_map(pid) {
+        while Instant::now() < deadline
+            && matches!(waitpid(Some(pid), WaitOptions::NOHANG), Ok(None))
+        {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+    kill_all();
+}
+
 /// Kills every node that this program runs: for who is about to end at once.
-pub fn kill_all() {
+fn kill_all() {
     for pid in running().iter() {
         if let Some(pid) = i32::try_from(*pid).ok().and_then(Pid::from_raw) {
             let _ = kill_process(pid, Signal::KILL);
@@ -50,9 +73,12 @@ pub fn kill_all() {
 /// The processes of one cluster.
 #[derive(Debug)]
 pub struct Processes {
-    program: PathBuf,
+    /// What is started; `None` where the nodes were started by somebody else.
+    program: Option<PathBuf>,
     dir: PathBuf,
-    client_ports: Vec<u16>,
+    cluster_name: String,
+    /// The nodes' client addresses.
+    addresses: Vec<String>,
     peer_ports: Vec<u16>,
     children: Vec<Option<Child>>,
     paused: Vec<bool>,
@@ -86,16 +112,61 @@ impl Processes {
     /// # Errors
     /// The machine gives no ports.
     pub fn new(program: PathBuf, dir: PathBuf, nodes: u8) -> Done<Self> {
-        let count = usize::from(nodes);
+        let ports = free_ports(2 * usize::from(nodes))?;
+        let (client_ports, peer_ports) = ports.split_at(usize::from(nodes));
+        Self::on_ports(program, dir, CLUSTER, client_ports, peer_ports)
+    }
+
+    /// Places for nodes with these ports, whose data stays: a cluster of its own name.
+    ///
+    /// # Errors
+    /// The directory cannot be made.
+    pub fn on_ports(
+        program: PathBuf,
+        dir: PathBuf,
+        cluster_name: &str,
+        client_ports: &[u16],
+        peer_ports: &[u16],
+    ) -> Done<Self> {
         fs::create_dir_all(&dir).map_err(at(&dir))?;
+        let address = |port: &u16| format!("127.0.0.1:{port}");
         Ok(Self {
-            program,
-            client_ports: free_ports(count)?,
-            peer_ports: free_ports(count)?,
-            children: (0..count).map(|_| None).collect(),
-            paused: vec![false; count],
+            program: Some(program),
+            cluster_name: cluster_name.to_owned(),
+            addresses: client_ports.iter().map(address).collect(),
+            peer_ports: peer_ports.to_vec(),
+            children: client_ports.iter().map(|_| None).collect(),
+            paused: vec![false; client_ports.len()],
             wipes: 0,
             dir,
+        })
+    }
+
+    /// Nodes that somebody else started, by their client addresses: they can be talked to, but not
+    /// killed or started.
+    pub fn of_others(addresses: Vec<String>) -> Self {
+        Self {
+            program: None,
+            dir: PathBuf::new(),
+            cluster_name: String::new(),
+            peer_ports: Vec::new(),
+            children: addresses.iter().map(|_| None).collect(),
+            paused: vec![false; addresses.len()],
+            wipes: 0,
+            addresses,
+        }
+    }
+
+    /// How many nodes.
+    pub fn count(&self) -> u8 {
+        u8::try_from(self.addresses.len()).expect("at most 7 nodes")
+    }
+
+    fn program(&self, node: NodeId) -> Done<&Path> {
+        self.program.as_deref().ok_or_else(|| {
+            WorldError(format!(
+                "{node} was started elsewhere: its process and its disk can only be changed there"
+            ))
         })
     }
 
@@ -118,7 +189,7 @@ impl Processes {
 
     /// A node's client address.
     pub fn address(&self, node: NodeId) -> String {
-        format!("127.0.0.1:{}", self.client_ports[Self::place(node)])
+        self.addresses[Self::place(node)].clone()
     }
 
     const fn options() -> WalOptions {
@@ -149,20 +220,21 @@ impl Processes {
 
     /// Starts a node with these arguments besides those that every node gets.
     pub(crate) fn start(&mut self, node: NodeId, arguments: &[String]) -> Done {
+        let program = self.program(node)?.to_owned();
         let log_path = self.log(node);
         let log =
             OpenOptions::new().create(true).append(true).open(&log_path).map_err(at(&log_path))?;
         let out: File = log.try_clone().map_err(at(&log_path))?;
         let member = |(port, id): (&u16, usize)| format!("{id}=127.0.0.1:{port}");
         let members: Vec<String> = self.peer_ports.iter().zip(1..).map(member).collect();
-        let child = Command::new(&self.program)
+        let child = Command::new(&program)
             .arg("serve")
             .arg("--lab")
             .arg("--stop-with-stdin")
             .arg(format!("--id={}", node.slot()))
             .arg(format!("--data={}", self.data(node).display()))
             .arg(format!("--cluster={}", members.join(",")))
-            .arg(format!("--cluster-name={CLUSTER}"))
+            .arg(format!("--cluster-name={}", self.cluster_name))
             .arg(format!("--listen={}", self.address(node)))
             .arg(format!("--segment={SEGMENT_BYTES}"))
             .args(arguments)
@@ -171,7 +243,7 @@ impl Processes {
             .stdout(out)
             .stderr(log)
             .spawn()
-            .map_err(at(&self.program))?;
+            .map_err(at(&program))?;
         running().insert(child.id());
         self.children[Self::place(node)] = Some(child);
         self.paused[Self::place(node)] = false;
@@ -180,6 +252,11 @@ impl Processes {
 
     pub(crate) fn is_running(&mut self, node: NodeId) -> bool {
         let place = Self::place(node);
+        if self.program.is_none() {
+            return self.addresses[place].parse().map_or(true, |address| {
+                TcpStream::connect_timeout(&address, REACH).is_ok()
+            });
+        }
         match &mut self.children[place] {
             None => false,
             Some(child) => matches!(child.try_wait(), Ok(None)),
@@ -192,6 +269,7 @@ impl Processes {
 
     /// `kill -9`.
     pub(crate) fn kill(&mut self, node: NodeId) -> Done {
+        self.program(node)?;
         let child = self.children[Self::place(node)].take();
         let mut child = child.ok_or_else(|| WorldError(format!("{node} does not run")))?;
         child.kill().map_err(words)?;
@@ -202,6 +280,7 @@ impl Processes {
     }
 
     fn signal(&self, node: NodeId, signal: Signal) -> Done {
+        self.program(node)?;
         let child = self.children[Self::place(node)].as_ref();
         let child = child.ok_or_else(|| WorldError(format!("{node} does not run")))?;
         let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -230,6 +309,7 @@ impl Processes {
 
     /// Takes a memory away and leaves the node its vote: only of one that is down.
     pub(crate) fn forget(&mut self, node: NodeId, what: Wipe) -> Done {
+        self.program(node)?;
         self.wipes += 1;
         let what = match what {
             Wipe::Log => Forget::Log,
@@ -242,6 +322,7 @@ impl Processes {
 
     /// Deletes files, under a running node's feet or not.
     pub(crate) fn delete(&self, node: NodeId, what: Wipe) -> Done {
+        self.program(node)?;
         let data = self.data(node);
         let remove = |path: &Path| match fs::remove_file(path) {
             Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(at(path)(error)),
@@ -261,6 +342,7 @@ impl Processes {
     }
 
     pub(crate) fn tear(&self, node: NodeId, count: u64) -> Done {
+        self.program(node)?;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         tear(&mut self.disk(node)?, count, Self::options()).map_err(words)
     }

@@ -108,6 +108,19 @@ fn words(error: impl std::fmt::Display) -> WorldError {
     WorldError(error.to_string())
 }
 
+/// What of a cluster is not in its processes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct RealSetup {
+    /// Which Raft.
+    pub profile: Profile,
+    /// Whether election timers run.
+    pub timers: Timers,
+    /// What a node that lost its memory may do.
+    pub recovery: Recovery,
+    /// The rules that are switched off.
+    pub rules: Rules,
+}
+
 impl RealBackend {
     /// A cluster as the script's header and its `given` lines want it, with its nodes running and
     /// connected.
@@ -116,57 +129,18 @@ impl RealBackend {
     /// A process that cannot be started, or a node that does not come up.
     pub fn new(script: &Script, processes: Processes, options: RealOptions) -> Done<Self> {
         let header = &script.header;
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .map_err(words)?;
-        let ids: Vec<NodeId> =
-            (1..=header.nodes).map(|slot| NodeId::new(slot).expect("1 to 7")).collect();
-        let mut nodes = BTreeMap::new();
-        for id in &ids {
-            let endpoint = Endpoint::from_shared(format!("http://{}", processes.address(*id)))
-                .map_err(words)?
-                .connect_timeout(Duration::from_millis(500))
-                .tcp_nodelay(true);
-            let channel = {
-                let _inside = runtime.enter();
-                endpoint.connect_lazy()
-            };
-            let node = Node {
-                channel,
-                view: NodeView::unknown(*id),
-                held: Vec::new(),
-                connected: Vec::new(),
-                events_from: 0,
-                standing: Vec::new(),
-                missed: Vec::new(),
-            };
-            nodes.insert(*id, node);
-        }
-        let mut backend = Self {
-            processes,
-            options,
-            recovery: header.recovery,
+        let setup = RealSetup {
             profile: header.profile,
             timers: header.timers,
+            recovery: header.recovery,
             rules: rules_of(header),
-            runtime,
-            nodes,
-            started: Instant::now(),
-            started_us: now_us(),
-            pending: Vec::new(),
-            seen_until_us: 0,
-            answers: Answers::default(),
-            next_ticket: 1,
         };
+        let mut backend = Self::attach(processes, setup, options)?;
+        let ids: Vec<NodeId> = backend.nodes.keys().copied().collect();
         for identity in identities(CLUSTER, &ids, header.seed) {
             backend.processes.prepare(&identity, &given_of(script, identity.node))?;
         }
-        for id in &ids {
-            let arguments = backend.arguments(*id);
-            backend.processes.start(*id, &arguments)?;
-        }
+        backend.start_all()?;
         for id in &ids {
             backend.await_connected(*id)?;
         }
@@ -176,6 +150,85 @@ impl RealBackend {
         backend.started = Instant::now();
         backend.started_us = now_us();
         Ok(backend)
+    }
+
+    /// A cluster whose processes run already, or are started by [`Self::start_all`].
+    ///
+    /// # Errors
+    /// The machine gives no threads, or an address is none.
+    pub fn attach(processes: Processes, setup: RealSetup, options: RealOptions) -> Done<Self> {
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(1)
+            .enable_all()
+            .build()
+            .map_err(words)?;
+        let mut nodes = BTreeMap::new();
+        for id in (1..=processes.count()).filter_map(NodeId::new) {
+            let endpoint = Endpoint::from_shared(format!("http://{}", processes.address(id)))
+                .map_err(words)?
+                .connect_timeout(Duration::from_millis(500))
+                .tcp_nodelay(true);
+            let channel = {
+                let _inside = runtime.enter();
+                endpoint.connect_lazy()
+            };
+            let node = Node {
+                channel,
+                view: NodeView::unknown(id),
+                held: Vec::new(),
+                connected: Vec::new(),
+                events_from: 0,
+                standing: Vec::new(),
+                missed: Vec::new(),
+            };
+            nodes.insert(id, node);
+        }
+        Ok(Self {
+            processes,
+            options,
+            recovery: setup.recovery,
+            profile: setup.profile,
+            timers: setup.timers,
+            rules: setup.rules,
+            runtime,
+            nodes,
+            started: Instant::now(),
+            started_us: now_us(),
+            pending: Vec::new(),
+            seen_until_us: 0,
+            answers: Answers::default(),
+            next_ticket: 1,
+        })
+    }
+
+    /// Starts all nodes that do not run.
+    ///
+    /// # Errors
+    /// A process cannot be started.
+    pub fn start_all(&mut self) -> Done {
+        for node in self.nodes.keys().copied().collect::<Vec<_>>() {
+            if !self.processes.is_running(node) {
+                let arguments = self.arguments(node);
+                self.processes.start(node, &arguments)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the nodes talk to the lab at all.
+    ///
+    /// # Errors
+    /// Which node does not, and what to do.
+    pub fn check_lab(&self) -> Done {
+        for (id, node) in &self.nodes {
+            let look = self.runtime.block_on(look_at(node.channel.clone(), u64::MAX));
+            if let Err(status) = look
+                && status.code() == tonic::Code::Unimplemented
+            {
+                return Err(WorldError(format!("{id} runs without --lab: start it with --lab")));
+            }
+        }
+        Ok(())
     }
 
     fn arguments(&self, node: NodeId) -> Vec<String> {

@@ -200,6 +200,8 @@ pub struct Runner<'a, B> {
     watches: Vec<Watch>,
     next_id: u128,
     checked: usize,
+    /// The nodes whose election timers stand still, also after a restart.
+    frozen: BTreeSet<NodeId>,
     tell: &'a mut dyn FnMut(Progress),
 }
 
@@ -265,6 +267,10 @@ impl<'a, B: Backend> Runner<'a, B> {
             // Given entries have ids of their term and index: below 1 << 64 there are none.
             next_id: 0,
             checked: 0,
+            frozen: match header.timers {
+                Timers::Manual => (1..=header.nodes).filter_map(NodeId::new).collect(),
+                Timers::Auto => BTreeSet::new(),
+            },
             tell,
         }
     }
@@ -562,7 +568,12 @@ impl<'a, B: Backend> Runner<'a, B> {
                 for node in self.nodes(nodes)? {
                     self.must_be(node, false)?;
                 }
-                self.each(nodes, Backend::restart)
+                self.each(nodes, Backend::restart)?;
+                for node in self.nodes(nodes)? {
+                    let frozen = self.frozen.contains(&node);
+                    self.backend.freeze(node, frozen)?;
+                }
+                self.observe()
             }
             StepKind::Pause(nodes) => self.each(nodes, Backend::pause),
             StepKind::Resume(nodes) => self.each(nodes, Backend::resume),
@@ -638,8 +649,8 @@ impl<'a, B: Backend> Runner<'a, B> {
                 let within = self.backend.scale(*within).max(self.backend.patience());
                 self.wait_for(within, |runner| Ok(runner.scene(|scene| scene.judge(pred))))
             }
-            StepKind::Freeze(nodes) => self.each(nodes, |backend, node| backend.freeze(node, true)),
-            StepKind::Thaw(nodes) => self.each(nodes, |backend, node| backend.freeze(node, false)),
+            StepKind::Freeze(nodes) => self.freeze(nodes, true),
+            StepKind::Thaw(nodes) => self.freeze(nodes, false),
             StepKind::Expect { pred, at_once } => {
                 self.expect(*at_once, |runner| runner.scene(|scene| scene.judge(pred)))
             }
@@ -673,6 +684,11 @@ impl<'a, B: Backend> Runner<'a, B> {
             }
             StepKind::Mark(name) => {
                 self.observe()?;
+                if !self.backend.patience().is_zero() {
+                    // What happened on one node before the last look at another is told only by the
+                    // next one.
+                    self.observe()?;
+                }
                 self.marks.insert(name.clone(), self.events.len());
                 self.watches.retain(|watch| watch.until != *name);
                 Ok(())
@@ -705,6 +721,17 @@ impl<'a, B: Backend> Runner<'a, B> {
                 Ok(self.backend.set_rules(self.rules)?)
             }
         }
+    }
+
+    fn freeze(&mut self, nodes: &NodeRefs, frozen: bool) -> Stepped {
+        for node in self.nodes(nodes)? {
+            if frozen {
+                self.frozen.insert(node);
+            } else {
+                self.frozen.remove(&node);
+            }
+        }
+        self.each(nodes, |backend, node| backend.freeze(node, frozen))
     }
 
     fn since(&self, mark: Option<&str>) -> usize {
@@ -1044,10 +1071,12 @@ impl<'a, B: Backend> Runner<'a, B> {
         }
         self.timers = Timers::Auto;
         self.observe()?;
+        let leader = Pred::Leader { negated: true, node: None, term: None };
+        let someone_leads = |runner: &mut Self| Ok(runner.scene(|scene| scene.judge(&leader)));
+        self.wait_for(LIMIT, someone_leads)?;
         // One whose term grew while it was cut off may still unseat the leader.
         self.settle()?;
-        let leader = Pred::Leader { negated: true, node: None, term: None };
-        self.wait_for(LIMIT, |runner| Ok(runner.scene(|scene| scene.judge(&leader))))?;
+        self.wait_for(LIMIT, someone_leads)?;
         self.submit(&["end".to_owned()], None, None, false, &[Outcome::Ok])?;
         self.settle()?;
         let agree = Pred::LogsEqual(NodeRefs::All);

@@ -12,8 +12,8 @@ use crate::types::{Incarnation, Index, LogPos, NodeId, Term};
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[non_exhaustive]
 pub enum Event {
-    /// The node changed its role.
-    Role { was: RoleKind, role: RoleKind, term: Term },
+    /// The node changed its role; `by_term`: because it saw a higher term.
+    Role { was: RoleKind, role: RoleKind, term: Term, by_term: bool },
     /// The node entered a higher term.
     TermChanged { from: Term, to: Term },
     /// No leader was heard from for an election timeout.
@@ -50,8 +50,8 @@ pub enum Event {
     MatchIndex { peer: NodeId, from: Index, to: Index },
     /// Up to here this node's disk is synced.
     Durable { last: Index },
-    /// The commit index moved.
-    Committed { from: Index, to: Index },
+    /// The commit index moved; `leads`: by this node's own count, not by its leader's word.
+    Committed { from: Index, to: Index, leads: bool },
     /// The leader heard from no majority and stepped down.
     QuorumLost { term: Term },
     /// A transfer of leadership began.
@@ -186,7 +186,7 @@ impl Event {
                 vec![("peer", text(peer)), ("from", text(from)), ("to", text(to))]
             }
             Self::Durable { last } => vec![("last", text(last))],
-            Self::Committed { from, to } => vec![("from", text(from)), ("to", text(to))],
+            Self::Committed { from, to, .. } => vec![("from", text(from)), ("to", text(to))],
             Self::TransferBegun { to } | Self::TransferGivenUp { to } => vec![("to", text(to))],
             Self::Dropped { from, why } => {
                 vec![("from", text(from)), ("why", why.name().to_owned())]
@@ -210,9 +210,91 @@ impl Event {
             Self::Violation { index } => vec![("index", text(index))],
         }
     }
+
+    /// The event as a sentence of a lab class; `None` for what such a class has no sentence for.
+    /// `node` is where it happened.
+    pub fn classic(&self, node: NodeId) -> Option<String> {
+        let node = Classic(node);
+        let entries = |count: u64| if count == 1 { "entry" } else { "entries" };
+        Some(match self {
+            Self::ElectionTimeout { .. } => format!("{node} timeout, starting election."),
+            Self::PreVoteGranted { to, term } => {
+                format!("Pre-vote granted to {} for term {term}", Classic(*to))
+            }
+            Self::VoteGranted { to, term } => {
+                format!("Vote granted to {} for term {term}", Classic(*to))
+            }
+            Self::PreVoteDenied { to, reason, .. } => {
+                format!("Pre-vote denied for {}: {}", Classic(*to), reason.classic())
+            }
+            Self::VoteDenied { to, reason, .. } => {
+                format!("Vote denied for {}: {}", Classic(*to), reason.classic())
+            }
+            Self::Role { role: RoleKind::Leader, .. } => format!("{node} is now the leader."),
+            Self::Role { was: RoleKind::Leader, term, by_term: true, .. } => {
+                format!("{node} stepping down, saw term {term}.")
+            }
+            Self::QuorumLost { .. } => format!("{node} stepping down, heard from no majority."),
+            Self::NextIndex { peer, to, .. } => {
+                format!("Backtracking nextIndex for {} to {to} due to mismatch.", Classic(*peer))
+            }
+            Self::MatchIndex { peer, from, to } => {
+                let count = to.0.saturating_sub(from.0);
+                let entries = entries(count);
+                format!("Successfully updated {} with {count} {entries}.", Classic(*peer))
+            }
+            Self::Committed { from, to, leads: true } if from.next() == *to => {
+                format!("Leader {node} committed entry at index {to}")
+            }
+            Self::Committed { from, to, leads: true } => {
+                format!("Leader {node} committed entries at index {} to {to}", from.next())
+            }
+            Self::Role { .. }
+            | Self::TermChanged { .. }
+            | Self::PreVoteAsked { .. }
+            | Self::VoteAsked { .. }
+            | Self::VoteReceived { .. }
+            | Self::VoteRefused { .. }
+            | Self::LeaderKnown { .. }
+            | Self::Appended { .. }
+            | Self::Truncated { .. }
+            | Self::AppendRejected { .. }
+            | Self::AppendAccepted { .. }
+            | Self::Durable { .. }
+            | Self::Committed { .. }
+            | Self::TransferBegun { .. }
+            | Self::TransferGivenUp { .. }
+            | Self::Dropped { .. }
+            | Self::Amnesia { .. }
+            | Self::ReadmitAppended { .. }
+            | Self::RejoinAsked { .. }
+            | Self::Readmitted { .. }
+            | Self::PeerReadmitted { .. }
+            | Self::HeartbeatInterval { .. }
+            | Self::Violation { .. } => return None,
+        })
+    }
+}
+
+/// A node by the name that it has in a class: `node1`.
+struct Classic(NodeId);
+
+impl fmt::Display for Classic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node{}", self.0.slot())
+    }
 }
 
 impl DenyReason {
+    fn classic(&self) -> String {
+        match self {
+            Self::OldTerm => "candidate's term is out of date".to_owned(),
+            Self::OldLog { .. } => "candidate's log is not up-to-date".to_owned(),
+            Self::AlreadyVoted { to } => format!("already voted for {}", Classic(*to)),
+            Self::LeaderAlive { leader } => format!("leader {} is alive", Classic(*leader)),
+        }
+    }
+
     /// The reason's stable name.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -283,7 +365,7 @@ impl fmt::Display for Event {
                 write!(f, "{peer} holds up to {to} (was {from})")
             }
             Self::Durable { last } => write!(f, "synced up to {last}"),
-            Self::Committed { from, to } => write!(f, "committed up to {to} (was {from})"),
+            Self::Committed { from, to, .. } => write!(f, "committed up to {to} (was {from})"),
             Self::QuorumLost { term } => {
                 write!(f, "heard from no majority: steps down in term {term}")
             }
@@ -355,6 +437,75 @@ impl fmt::Display for ConflictHint {
         match self {
             Self::TooShort { last } => write!(f, "it ends at {last}"),
             Self::Term { term, first } => write!(f, "it has term {term} there, from {first} on"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn n(slot: u8) -> NodeId {
+        NodeId::new(slot).unwrap()
+    }
+
+    #[test]
+    fn the_classic_sentences() {
+        let role = |was, role, by_term| Event::Role { was, role, term: Term(3), by_term };
+        let denied = |reason| Event::VoteDenied { to: n(1), term: Term(2), reason };
+        let old_log = DenyReason::OldLog { voter_last: LogPos { index: Index(3), term: Term(1) } };
+        let committed = |from, to, leads| Event::Committed { from: Index(from), to: Index(to), leads };
+        let matched = |from, to| Event::MatchIndex { peer: n(2), from: Index(from), to: Index(to) };
+        use RoleKind::{Candidate, Follower, Leader, PreCandidate};
+        for (event, expected) in [
+            (Event::ElectionTimeout { term: Term(1) }, Some("node1 timeout, starting election.")),
+            (
+                Event::VoteGranted { to: n(3), term: Term(2) },
+                Some("Vote granted to node3 for term 2"),
+            ),
+            (
+                Event::PreVoteGranted { to: n(3), term: Term(2) },
+                Some("Pre-vote granted to node3 for term 2"),
+            ),
+            (denied(old_log), Some("Vote denied for node1: candidate's log is not up-to-date")),
+            (
+                denied(DenyReason::OldTerm),
+                Some("Vote denied for node1: candidate's term is out of date"),
+            ),
+            (
+                denied(DenyReason::AlreadyVoted { to: n(2) }),
+                Some("Vote denied for node1: already voted for node2"),
+            ),
+            (
+                denied(DenyReason::LeaderAlive { leader: n(2) }),
+                Some("Vote denied for node1: leader node2 is alive"),
+            ),
+            (
+                Event::PreVoteDenied { to: n(1), term: Term(2), reason: old_log },
+                Some("Pre-vote denied for node1: candidate's log is not up-to-date"),
+            ),
+            (role(Candidate, Leader, false), Some("node1 is now the leader.")),
+            (role(Leader, Follower, true), Some("node1 stepping down, saw term 3.")),
+            // The reason stands in the event before it.
+            (role(Leader, Follower, false), None),
+            (
+                Event::QuorumLost { term: Term(2) },
+                Some("node1 stepping down, heard from no majority."),
+            ),
+            (role(PreCandidate, Follower, true), None),
+            (
+                Event::NextIndex { peer: n(2), from: Index(4), to: Index(1) },
+                Some("Backtracking nextIndex for node2 to 1 due to mismatch."),
+            ),
+            (matched(0, 4), Some("Successfully updated node2 with 4 entries.")),
+            (matched(4, 5), Some("Successfully updated node2 with 1 entry.")),
+            (committed(2, 3, true), Some("Leader node1 committed entry at index 3")),
+            (committed(2, 5, true), Some("Leader node1 committed entries at index 3 to 5")),
+            (committed(2, 3, false), None),
+            (Event::LeaderKnown { leader: n(1), term: Term(3) }, None),
+            (Event::Dropped { from: n(2), why: DropReason::Muted }, None),
+        ] {
+            assert_eq!(event.classic(n(1)).as_deref(), expected, "{event:?}");
         }
     }
 }

@@ -596,7 +596,8 @@ impl Raft {
     pub(crate) fn advance_commit(&mut self, to: Index) {
         assert!(to <= self.log.last().index, "what is committed is in the log");
         if to > self.commit {
-            self.event(Event::Committed { from: self.commit, to });
+            let leads = self.role() == RoleKind::Leader;
+            self.event(Event::Committed { from: self.commit, to, leads });
             self.commit = to;
         }
         self.hand_out_commit();
@@ -616,7 +617,8 @@ impl Raft {
     /// Follows `leader` in `term`, or waits for one. A quarantined node stays what it is.
     pub(crate) fn become_follower(&mut self, term: Term, leader: Option<NodeId>) {
         let was = self.role();
-        if term > self.hard_state.term {
+        let by_term = term > self.hard_state.term;
+        if by_term {
             self.set_hard_state(term, None);
             self.heard_at = None;
         }
@@ -636,7 +638,7 @@ impl Raft {
             }
         }
         if was != self.role() {
-            self.event(Event::Role { was, role: self.role(), term });
+            self.event(Event::Role { was, role: self.role(), term, by_term });
             self.reset_election_timer();
         }
         self.note_handed_over();
@@ -646,7 +648,7 @@ impl Raft {
         let was = self.role();
         self.role = role;
         let term = self.hard_state.term;
-        self.event(Event::Role { was, role: self.role(), term });
+        self.event(Event::Role { was, role: self.role(), term, by_term: false });
     }
 
     const fn running_election_timer(&self) -> Option<Time> {

@@ -122,7 +122,9 @@ impl ServerConfig {
         if !self.members.contains_key(&self.node) {
             return Err(format!("node {} is not in the list of members", self.node));
         }
-        if count > 7 || count.is_multiple_of(2) {
+        // The lab shows what an even number is like.
+        let is_odd = !count.is_multiple_of(2) || self.lab.is_some();
+        if count > 7 || !is_odd {
             return Err(format!(
                 "a cluster has 1, 3, 5 or 7 nodes; the list of members has {count}"
             ));

@@ -161,6 +161,8 @@ struct Node {
     connected: BTreeSet<NodeId>,
     /// Why it must be opened with its memory lost.
     lost: Option<String>,
+    /// What survives when its disk fails it.
+    dies_with: Survive,
 }
 
 /// Something that is due.
@@ -177,6 +179,11 @@ enum Due {
     },
     LinkLost {
         peer: NodeId,
+    },
+    Submit(Submit),
+    Read {
+        op: OpId,
+        stale: bool,
     },
 }
 
@@ -198,8 +205,8 @@ pub struct World {
 }
 
 impl World {
-    /// A world whose nodes are members of a formed cluster, with these identities, and do not run
-    /// yet.
+    /// A world whose nodes have empty disks and do not run yet. Started so, they form a cluster; for
+    /// one that is formed, [`tercet_replica::prepare::prepare`] each [`Self::disk`] first.
     pub fn new(config: WorldConfig) -> Self {
         let node = |_: &NodeId| Node {
             disk: MemDisk::new(),
@@ -213,6 +220,7 @@ impl World {
             clock_ms: 0,
             connected: BTreeSet::new(),
             lost: None,
+            dies_with: Survive::All,
         };
         let nodes = config.node_ids().iter().map(|id| (*id, node(id))).collect();
         Self {
@@ -356,6 +364,7 @@ impl World {
         // What the gate holds was in the process; its rules are the lab's.
         let held: BTreeSet<u64> = node.gate.held().map(|held| held.number).collect();
         node.gate.discard(&held);
+        node.dies_with = Survive::All;
         for op in self.ops.values_mut().filter(|op| op.at == id && op.answer.is_none()) {
             op.answer = Some(Answer::Unknown);
         }
@@ -364,6 +373,22 @@ impl World {
                 self.after(LINK_NOTICE, peer, Due::LinkLost { peer: id });
             }
         }
+    }
+
+    /// The machine will die in the middle of what the node writes: after so many more writes, syncs
+    /// and changes of its directory. A start that this cuts short fails: [`Self::crash`] the node
+    /// then.
+    pub fn crash_in_write(&mut self, id: NodeId, steps: u64, survive: Survive) {
+        let node = self.node_mut(id);
+        node.dies_with = survive;
+        node.disk.crash_after(Some(steps));
+    }
+
+    /// The `n`th sync from now on fails (1: the next), and with it the node.
+    pub fn fail_sync(&mut self, id: NodeId, n: u64, survive: Survive) {
+        let node = self.node_mut(id);
+        node.dies_with = survive;
+        node.disk.fail_sync(n);
     }
 
     /// The process stands still.
@@ -407,26 +432,28 @@ impl World {
     /// A client sends records to a node. Sent to one that is down, or that stands still until it is
     /// killed, nobody will know.
     pub fn submit(&mut self, at: NodeId, request_id: u128, records: Vec<Bytes>) -> OpId {
+        self.submit_if_next(at, request_id, records, None)
+    }
+
+    /// The same, on condition that the first record gets this sequence number.
+    pub fn submit_if_next(
+        &mut self,
+        at: NodeId,
+        request_id: u128,
+        records: Vec<Bytes>,
+        expect_next: Option<u64>,
+    ) -> OpId {
         let (id, tag) = self.new_op(at, false);
-        let clock = i64::try_from(self.now.0 / 1000).unwrap_or(i64::MAX);
-        let wall_ms = clock.saturating_add(self.node(at).clock_ms).max(0);
-        let wall_ms = u64::try_from(wall_ms).expect("not negative");
-        let submit = Submit { tag, records, request_id, expect_next: None, wait_all: false };
-        let now = self.now;
-        self.with_replica(at, |replica| replica.submit(now, wall_ms, vec![submit]));
+        let submit = Submit { tag, records, request_id, expect_next, wait_all: false };
+        self.happen(at, Due::Submit(submit));
         id
     }
 
     /// A client reads all records at a node; `stale`: without asking anyone whether they are all.
     pub fn read(&mut self, at: NodeId, stale: bool) -> OpId {
-        let (id, tag) = self.new_op(at, true);
-        if stale {
-            self.finish_read(id, true);
-        } else {
-            let now = self.now;
-            self.with_replica(at, |replica| replica.read_barrier(now, tag));
-        }
-        id
+        let (op, _) = self.new_op(at, true);
+        self.happen(at, Due::Read { op, stale });
+        op
     }
 
     fn new_op(&mut self, at: NodeId, is_read: bool) -> (OpId, u64) {
@@ -520,6 +547,16 @@ impl World {
                     self.with_replica(to, |replica| replica.receive(now, from, message));
                 }
             }
+            Due::Submit(submit) => {
+                let clock = i64::try_from(now.0 / 1000).unwrap_or(i64::MAX);
+                let wall_ms = clock.saturating_add(node.clock_ms).max(0);
+                let wall_ms = u64::try_from(wall_ms).expect("not negative");
+                self.with_replica(to, |replica| replica.submit(now, wall_ms, vec![submit]));
+            }
+            Due::Read { op, stale: true } => self.finish_read(op, true),
+            Due::Read { op, stale: false } => {
+                self.with_replica(to, |replica| replica.read_barrier(now, op.0));
+            }
             Due::LinkUp { peer } => {
                 if self.is_up(peer) {
                     self.node_mut(to).connected.insert(peer);
@@ -558,7 +595,8 @@ impl World {
     fn stop(&mut self, id: NodeId, fatal: &Fatal) {
         self.drain(id);
         self.note(id, What::Stopped(fatal.to_string()));
-        self.crash(id, Survive::All);
+        let survive = self.node(id).dies_with;
+        self.crash(id, survive);
         if let Fatal::LostMemory(why) = fatal {
             self.node_mut(id).lost = Some(why.clone());
             if let Err(error) = self.start(id) {

@@ -253,7 +253,7 @@ fn stop_on_signal(dir: std::path::PathBuf) -> anyhow::Result<()> {
             }
         });
         let Some(code) = code else { return };
-        tercet_lab::kill_all();
+        tercet_lab::end_all();
         note(&format!("interrupted; the nodes are gone, their data is in {}", dir.display()));
         std::process::exit(code);
     });
