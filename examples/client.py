@@ -62,6 +62,7 @@ class Cluster:
 
     def __init__(self, nodes):
         self.nodes = [node.removeprefix("http://").rstrip("/") for node in nodes]
+        self.silent = []  # Nodes whose replication fails, and was left so.
 
     def ask(self, node, method, *params):
         """Calls a method of one node. A refusal comes as an xmlrpc.client.Fault."""
@@ -112,7 +113,10 @@ class Cluster:
         except xmlrpc.client.Fault as fault:
             if fault.faultCode != UNKNOWN_METHOD:
                 raise
-            raise Failed(f"{node} has no lab mode, so it has no {method} ({fault.faultString})")
+            raise Failed(
+                f"{node} has no lab mode, so it has no {method} ({fault.faultString}): "
+                "start the nodes with --lab"
+            )
 
 
 def submit(cluster, values):
@@ -163,49 +167,122 @@ def words(problem):
     return problem.faultString if isinstance(problem, xmlrpc.client.Fault) else str(problem)
 
 
+def statuses(cluster):
+    """What the nodes say of themselves, those that answer."""
+    seen = []
+    for node in cluster.nodes:
+        try:
+            seen.append(cluster.ask(node, "GetStatus"))
+        except (Failed, xmlrpc.client.Fault):
+            pass
+    return seen
+
+
+def wait_for(check, seconds=TIMEOUT_S):
+    """Waits until a check returns something, and returns that; None if it does not in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if found := check():
+            return found
+        time.sleep(0.1)
+    return None
+
+
 def restart_election(cluster):
     before = cluster.leader()
-    cluster.lab(before, "SetHeartbeatInterval", 20)
-    print(f"{before} sends a heartbeat every 20 s now; the others will not wait that long")
-    end = time.monotonic() + TIMEOUT_S
-    while time.monotonic() < end:
-        try:
-            now = cluster.leader()
-        except Failed:
-            now = before  # Nobody leads at this moment.
-        if now != before:
-            print(f"{now} leads now")
-            return
-        time.sleep(0.2)
-    raise Failed(f"{before} still leads")
+    term = cluster.ask(before, "GetStatus")["term"]
+    print(f"{before} leads in term {term}")
+    print(f"{before}: {cluster.lab(before, 'SetHeartbeatInterval', 20)}")
+
+    def new_leader():
+        leaders = [seen for seen in statuses(cluster) if seen["role"] == "leader"]
+        return next((seen for seen in leaders if seen["term"] > term), None)
+
+    seen = wait_for(new_leader)
+    if not seen:
+        raise Failed(f"{before} still leads")
+    print(f"n{seen['node']} leads now, in term {seen['term']}: the others did not wait for 20 s")
+    status(cluster)
 
 
 def write_to_leader_only(cluster):
+    for node in list(cluster.silent):
+        heal(cluster, node)
     value = input("value: ")
     leader = cluster.leader()
-    cluster.lab(leader, "SimulateReplicationFailure", True)
+    before = cluster.ask(leader, "GetStatus")["next_seq"]
+    print(f"{leader}: {cluster.lab(leader, 'SimulateReplicationFailure', True)}")
+    cluster.silent.append(leader)
+    left = False
     try:
-        print(f"{leader} replicates nothing now; it tries to append {shown(value)} ...")
+        print(f"{leader} tries to append {shown(value)} ...")
         try:
             print(cluster.ask(leader, "SubmitValue", value, str(uuid.uuid4())))
         except xmlrpc.client.Fault as fault:
-            print(f"as it should be: {fault.faultString}")
+            print(f"not acknowledged, as it should be: {fault.faultString}")
         status(cluster)
-        input("Enter lets it replicate again ")
+        left = input(f"[h]eal {leader}, or [l]eave it as it is? ").strip().lower().startswith("l")
     finally:
-        cluster.lab(leader, "SimulateReplicationFailure", False)
-        print(f"{leader} replicates again")
+        if not left:
+            heal(cluster, leader)
+    if left:
+        print(f"{leader} replicates nothing until point 3 is chosen again")
+    else:
+        tell_fate(cluster, value, leader, before)
+
+
+def heal(cluster, node):
+    print(f"{node}: {cluster.lab(node, 'SimulateReplicationFailure', False)}")
+    cluster.silent.remove(node)
+
+
+def tell_fate(cluster, value, silenced, from_seq):
+    """What became of a value that nobody acknowledged."""
+
+    def leading():
+        seen = statuses(cluster)
+        agree = len({(one["term"], one["leader"]) for one in seen}) == 1
+        return agree and next((one for one in seen if one["role"] == "leader"), None)
+
+    def same_logs():
+        return len({one["last_index"] for one in statuses(cluster)}) == 1
+
+    leader = wait_for(leading)
+    if not leader:
+        raise Failed("the nodes do not agree on a leader")
+    is_settled = wait_for(same_logs, 3)
+    records = cluster.ask_any("GetLog", from_seq) if leader["next_seq"] > from_seq else []
+    seqs = [record["seq"] for record in records if record["value"] == value]
+    if seqs:
+        print(f"{shown(value)} was committed after all: it is record {seqs[0]}")
+    elif is_settled:
+        print(f"{shown(value)} is lost: the log of n{leader['node']} took its place")
+    else:
+        # The Raft of the paper cuts it off only when there is a next value.
+        print(f"{shown(value)} is in the log of {silenced} only; the next value takes its place")
+    status(cluster)
 
 
 def delete_log(cluster):
     for number, node in enumerate(cluster.nodes, 1):
         print(f" {number}  {node}")
-    choice = input("which node? ")
+    choice = input("which node? ").strip()
     if not choice.isdecimal() or not 1 <= int(choice) <= len(cluster.nodes):
         raise Failed(f"there is no node {choice!r} in the list")
     node = cluster.nodes[int(choice) - 1]
-    cluster.lab(node, "DeleteLogFile")
-    print(f"{node} has deleted its log; it gets it again from the others")
+    before = cluster.ask(node, "GetStatus")
+    print(f"{node} has {before['last_index']} entries in its log")
+    print(f"{node}: {cluster.lab(node, 'DeleteLogFile')}")
+
+    def is_back():
+        seen = [one for one in statuses(cluster) if one["node"] == before["node"]]
+        roles = [one["role"] for one in seen if one["incarnation"] != before["incarnation"]]
+        return roles if roles and roles[0] in ("follower", "leader") else None
+
+    if not wait_for(is_back):
+        raise Failed(f"{node} is no voter again within {TIMEOUT_S} s: see its status")
+    print(f"{node} lost its memory, got its log from the others, and is a voter again")
+    status(cluster)
 
 
 def write_values(cluster):

@@ -72,6 +72,11 @@ impl NodeView {
         self.log.len() as u64
     }
 
+    /// Whether it runs and leads, as far as it knows.
+    pub fn is_leader(&self) -> bool {
+        self.up && self.role == RoleKind::Leader
+    }
+
     /// The log in the notation of scripts.
     pub fn log_text(&self) -> String {
         if self.log.is_empty() {
@@ -132,6 +137,8 @@ pub struct LabEvent {
     pub fields: Vec<(String, String)>,
     /// The event as a sentence.
     pub text: String,
+    /// The event as a sentence of a lab class, if there is one.
+    pub classic: Option<String>,
 }
 
 impl LabEvent {

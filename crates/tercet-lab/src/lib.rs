@@ -10,6 +10,7 @@ mod checker;
 mod judge;
 pub mod library;
 mod lint;
+mod narrate;
 mod parse;
 mod processes;
 mod real;
@@ -19,6 +20,7 @@ mod sim;
 
 pub use checker::Violation;
 pub use lint::{Warning, lint};
+pub use narrate::is_worth_telling;
 pub use parse::{ScriptError, parse, parse_step};
 pub use processes::{Processes, end_all};
 pub use real::{RealBackend, RealOptions, RealSetup};

@@ -253,14 +253,23 @@ impl Processes {
     pub(crate) fn is_running(&mut self, node: NodeId) -> bool {
         let place = Self::place(node);
         if self.program.is_none() {
-            return self.addresses[place].parse().map_or(true, |address| {
-                TcpStream::connect_timeout(&address, REACH).is_ok()
-            });
+            return self.addresses[place]
+                .parse()
+                .map_or(true, |address| TcpStream::connect_timeout(&address, REACH).is_ok());
         }
         match &mut self.children[place] {
             None => false,
             Some(child) => matches!(child.try_wait(), Ok(None)),
         }
+    }
+
+    /// A node that was started here and ended by itself.
+    pub fn ended(&mut self) -> Option<NodeId> {
+        let ids = (1..=self.count()).filter_map(NodeId::new);
+        ids.into_iter().find(|id| {
+            let child = self.children[Self::place(*id)].as_mut();
+            child.is_some_and(|child| matches!(child.try_wait(), Ok(Some(_))))
+        })
     }
 
     pub(crate) fn is_paused(&self, node: NodeId) -> bool {
@@ -301,7 +310,7 @@ impl Processes {
     }
 
     /// The last line that a node logged, for who wants to know why it ended.
-    pub(crate) fn last_words(&self, node: NodeId) -> String {
+    pub fn last_words(&self, node: NodeId) -> String {
         let log = fs::read_to_string(self.log(node)).unwrap_or_default();
         let last = log.lines().rfind(|line| !line.trim().is_empty());
         last.unwrap_or("it said nothing").to_owned()

@@ -342,8 +342,8 @@ impl RealBackend {
         let events = look.events.into_iter().map(|event| {
             let at = Duration::from_micros(event.at_us.saturating_sub(started_us));
             let fields = event.fields.into_iter().map(|field| (field.name, field.value)).collect();
-            let (kind, text, term) = (event.kind, event.text, event.term);
-            (event.at_us, LabEvent { at, node: id, term, kind, fields, text })
+            let v1::LabEvent { at_us, term, kind, text, classic, .. } = event;
+            (at_us, LabEvent { at, node: id, term, kind, fields, text, classic })
         });
         self.pending.extend(events);
         let known = self.node_mut(id);

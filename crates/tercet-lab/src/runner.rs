@@ -18,6 +18,7 @@ use crate::backend::{
 };
 use crate::checker::{Checker, Violation};
 use crate::judge::{Scene, compare};
+use crate::narrate::is_worth_telling;
 use crate::setup::{rules_of, switch};
 
 /// How long a client, an election or a pause may take until a script gives up on it.
@@ -87,6 +88,48 @@ pub struct Report {
 }
 
 impl Report {
+    /// What happened, as the golden text of a script has it: what is worth telling, by branch.
+    pub fn golden(&self) -> String {
+        let mut text = String::new();
+        for (branch, events) in &self.events {
+            if let Some(branch) = branch {
+                text.push_str(&format!("[{branch}]\n"));
+            }
+            for event in events.iter().filter(|event| is_worth_telling(event)) {
+                let ms = event.at.as_secs_f64() * 1000.0;
+                text.push_str(&format!("{ms:>9.1} {} {}\n", event.node, event.text));
+            }
+        }
+        text
+    }
+
+    /// Compares what happened with the golden text of the script, if it has one.
+    pub fn check_golden(&mut self, script: &Script) {
+        let Some(golden) = &script.golden else { return };
+        let found = self.golden();
+        let mut lines = golden.trim().lines().zip(found.trim().lines()).zip(1..);
+        let differs = lines.find(|((wanted, is), _)| wanted.trim() != is.trim());
+        let found = match differs {
+            Some(((wanted, is), number)) => {
+                format!(
+                    "line {number} behind the --- is now \"{}\", not \"{}\"",
+                    is.trim(),
+                    wanted.trim()
+                )
+            }
+            None if golden.trim().lines().count() == found.trim().lines().count() => return,
+            None => "there are more events, or fewer, than behind the ---".to_owned(),
+        };
+        self.failures.push(Failure {
+            branch: None,
+            line: script.steps.last().map_or(1, |step| step.line) + 1,
+            step: "--- (write it anew with --update)".to_owned(),
+            found,
+            events: Vec::new(),
+            views: Vec::new(),
+        });
+    }
+
     /// Whether all that was expected came true.
     pub const fn passed(&self) -> bool {
         self.failures.is_empty()

@@ -189,12 +189,13 @@ fn core_event(at: Duration, node: NodeId, term: u64, event: &Event) -> LabEvent 
         kind: event.kind().to_owned(),
         fields: fields.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
         text: event.to_string(),
+        classic: event.classic(node),
     }
 }
 
 fn spoken(at: Duration, node: NodeId, term: u64, kind: &str, text: &str) -> LabEvent {
     let (kind, text) = (kind.to_owned(), text.to_owned());
-    LabEvent { at, node, term, kind, fields: Vec::new(), text }
+    LabEvent { at, node, term, kind, fields: Vec::new(), text, classic: None }
 }
 
 impl Backend for SimBackend {

@@ -454,7 +454,8 @@ mod tests {
         let role = |was, role, by_term| Event::Role { was, role, term: Term(3), by_term };
         let denied = |reason| Event::VoteDenied { to: n(1), term: Term(2), reason };
         let old_log = DenyReason::OldLog { voter_last: LogPos { index: Index(3), term: Term(1) } };
-        let committed = |from, to, leads| Event::Committed { from: Index(from), to: Index(to), leads };
+        let committed =
+            |from, to, leads| Event::Committed { from: Index(from), to: Index(to), leads };
         let matched = |from, to| Event::MatchIndex { peer: n(2), from: Index(from), to: Index(to) };
         use RoleKind::{Candidate, Follower, Leader, PreCandidate};
         for (event, expected) in [

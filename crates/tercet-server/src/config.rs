@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
 use crate::lab::LabConfig;
@@ -37,6 +38,9 @@ pub struct ServerConfig {
     pub disk_reserve_bytes: u64,
     /// How the node is set up for the lab, if it is.
     pub lab: Option<LabConfig>,
+    /// Where the plain sentences of a lab class go, as they happen, if anyone wants them. Dropped
+    /// when the node has ended.
+    pub classic: Option<SyncSender<String>>,
     /// The seed of the election timeouts; by default made from the node's incarnation.
     pub seed: Option<u64>,
 }
@@ -109,6 +113,7 @@ impl ServerConfig {
             segment_bytes: 64 << 20,
             disk_reserve_bytes: 64 << 20,
             lab: None,
+            classic: None,
             seed: None,
         }
     }

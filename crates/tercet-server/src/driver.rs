@@ -9,9 +9,11 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use tercet_client::{ApiError, Outcome, Reason, v1};
 use tercet_raft::{NodeId, ProgressKind, RoleKind, Time, TransferError};
@@ -22,6 +24,7 @@ use tercet_wal::{FileDisk, WalOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::classic::{Classic, ENTRIES_MAX};
 use crate::config::ServerConfig;
 use crate::forward::{self, ForwardReply};
 use crate::lab::{Action, LOG_MAX, Lab, logged};
@@ -117,6 +120,7 @@ struct Driver<'a> {
     refusals: BTreeMap<String, Instant>,
     /// The role that was last told.
     role: Option<RoleKind>,
+    classic: Option<Classic>,
 }
 
 /// Runs a node until it is stopped. Must run inside a `LocalSet`.
@@ -169,6 +173,7 @@ pub(crate) async fn run(
         next_tag: 1,
         refusals: BTreeMap::new(),
         role: None,
+        classic: config.classic.clone().map(Classic::new),
     };
     match driver.serve(mailbox).await {
         Ok(()) => Ok(Ended::Stopped),
@@ -268,7 +273,8 @@ impl Driver<'_> {
     fn due(&self, stop_at: Option<Instant>) -> Instant {
         let due = self.desk.started + Duration::from_micros(self.replica.poll_timeout().0);
         let held = self.desk.lab.as_ref().and_then(Lab::due);
-        held.into_iter().chain(stop_at).fold(due, Instant::min)
+        let untold = self.classic.as_ref().and_then(|classic| classic.due(self.applied()));
+        held.into_iter().chain(untold).chain(stop_at).fold(due, Instant::min)
     }
 
     fn now(&self) -> Time {
@@ -301,9 +307,9 @@ impl Driver<'_> {
     }
 
     /// The lab interferes.
-    fn interfere(&mut self, action: Action) -> Result<(), Fatal> {
+    fn interfere(&mut self, action: Action) -> Result<Result<(), ApiError>, Fatal> {
         let now = self.now();
-        let Some(lab) = &mut self.desk.lab else { return Ok(()) };
+        let Some(lab) = &mut self.desk.lab else { return Ok(Ok(())) };
         match action {
             Action::Replica(input) => self.replica.interfere(now, input)?,
             Action::Gate(change) => {
@@ -316,8 +322,15 @@ impl Driver<'_> {
                 self.replica.set_disk_reserve_bytes(if full { u64::MAX } else { usual });
             }
             Action::JumpClock(by) => lab.clock_ms = lab.clock_ms.saturating_add(by),
+            Action::DeleteLog => {
+                // Behind the replica's back, as a person would: it has to notice.
+                return Ok(delete_files(&self.config.data.join("wal")).map_err(|error| {
+                    let why = format!("the files of the log cannot be deleted: {error}");
+                    ApiError::new(Reason::Internal, why)
+                }));
+            }
         }
-        Ok(())
+        Ok(Ok(()))
     }
 
     /// The node as the lab sees it.
@@ -456,8 +469,7 @@ impl Driver<'_> {
                 let _ = reply.send(self.look(events_from));
             }
             Command::Interfere { action, reply } => {
-                self.interfere(action)?;
-                let _ = reply.send(Ok(()));
+                let _ = reply.send(self.interfere(action)?);
             }
             Command::Transfer { to, reply } => match to.map(NodeId::new) {
                 Some(None) => {
@@ -605,14 +617,18 @@ impl Driver<'_> {
                 }
                 Effect::Event(event) => {
                     if self.desk.lab.is_some() {
-                        let fields = event.fields(self.local.node);
-                        self.note_for_lab(event.kind(), fields, &event.to_string());
+                        let node = self.local.node;
+                        let (fields, classic) = (event.fields(node), event.classic(node));
+                        self.note_for_lab(event.kind(), fields, &event.to_string(), classic);
+                    }
+                    if let Some(classic) = &mut self.classic {
+                        classic.event(self.local.node, &event);
                     }
                     self.tell(event.kind(), || event.to_string());
                 }
                 Effect::Warning(text) => self.warn(text),
                 Effect::Notice(text) => {
-                    self.note_for_lab("notice", Vec::new(), &text);
+                    self.note_for_lab("notice", Vec::new(), &text, None);
                     tracing::info!("{text}");
                     self.tell("notice", || text);
                 }
@@ -623,19 +639,47 @@ impl Driver<'_> {
             IdentityState::Quarantined | IdentityState::Voter => self.replica.identity().cluster_id,
         };
         self.links.pump();
+        self.tell_applied();
     }
 
-    fn note_for_lab(&mut self, kind: &str, fields: Vec<(&'static str, String)>, text: &str) {
+    /// Up to this index the log is applied.
+    fn applied(&self) -> u64 {
+        self.replica.raft().map_or(0, |raft| raft.commit().min(raft.durable()).0)
+    }
+
+    /// Tells in classic words of records that were applied, if anyone wants that.
+    fn tell_applied(&mut self) {
+        let applied = self.applied();
+        let Some(classic) = &mut self.classic else { return };
+        let next = classic.next();
+        let count = usize::try_from((applied + 1).saturating_sub(next)).unwrap_or(usize::MAX);
+        if count == 0 {
+            return;
+        }
+        match self.replica.logged(next, count.min(ENTRIES_MAX)) {
+            Ok(entries) => classic.applied(self.local.node, &entries),
+            // A log that cannot be read stops the node where it matters; nothing is told until then.
+            Err(_) => self.classic = None,
+        }
+    }
+
+    fn note_for_lab(
+        &mut self,
+        kind: &str,
+        fields: Vec<(&'static str, String)>,
+        text: &str,
+        classic: Option<String>,
+    ) {
         let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let at_us = u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX);
         let term = self.replica.raft().map_or(0, |raft| raft.term().0);
         if let Some(lab) = &mut self.desk.lab {
-            lab.note(at_us, term, kind, fields, text.to_owned());
+            lab.note(at_us, term, kind, fields, text.to_owned(), classic);
         }
     }
 
     fn warn(&mut self, text: String) {
-        self.note_for_lab("warning", Vec::new(), &text);
+        self.note_for_lab("warning", Vec::new(), &text, None);
         tracing::warn!("{text}");
         self.tell("warning", || text);
     }
@@ -868,6 +912,13 @@ impl Driver<'_> {
             uptime_ms: u64::try_from(self.desk.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
+}
+
+fn delete_files(dir: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(dir)? {
+        fs::remove_file(entry?.path())?;
+    }
+    Ok(())
 }
 
 fn role_name(role: Option<RoleKind>) -> &'static str {

@@ -146,6 +146,7 @@ impl Lab {
         kind: &str,
         fields: Vec<(&'static str, String)>,
         text: String,
+        classic: Option<String>,
     ) {
         if self.events.len() == EVENTS_MAX {
             self.events.pop_front();
@@ -158,6 +159,7 @@ impl Lab {
             kind: kind.to_owned(),
             fields: fields.into_iter().map(field).collect(),
             text,
+            classic,
         });
         self.events_next += 1;
     }
@@ -206,6 +208,8 @@ pub(crate) enum Action {
     SyncDelay(Duration),
     DiskFull(bool),
     JumpClock(i64),
+    /// The files of the node's own log are deleted while it runs.
+    DeleteLog,
 }
 
 impl Action {

@@ -72,6 +72,8 @@ seq 1000 | tercet submit -   (one value per line)\n  tercet submit --key order-4
         #[arg(long)]
         entries: bool,
     },
+    /// A prompt over nodes that run elsewhere with --lab: the whole .lab language, and the class menu
+    Sh(Nodes),
     /// Stage situations of the Raft paper, and worse ones, from scripts
     Lab {
         #[command(subcommand)]
@@ -108,10 +110,21 @@ pub(crate) enum ConfigCommand {
 pub(crate) enum LabCommand {
     /// List the scenarios that come with the program
     List,
-    /// Print a scenario
+    /// Print a scenario, or open the trace of a run that failed where it failed
     Show {
+        /// Its name, or a file; a file that ends with .trace is a trace
+        name: String,
+        /// Of a trace, everything that happened
+        #[arg(long)]
+        whole: bool,
+    },
+    /// Tell a scenario at human speed, with its questions
+    Play {
         /// Its name, or a file
         name: String,
+        /// How much slower (2) or faster (0.5); 0: without pauses
+        #[arg(long, default_value_t = 1.0, value_name = "FACTOR")]
+        pace: f64,
     },
     /// Check a script without running it
     Check {
@@ -156,9 +169,18 @@ pub(crate) struct LabRunArgs {
     /// Only up to this line
     #[arg(long, value_name = "LINE")]
     pub(crate) until: Option<usize>,
+    /// Write the results as JUnit XML
+    #[arg(long, value_name = "FILE")]
+    pub(crate) junit: Option<PathBuf>,
+    /// Write what happens now into the script, behind `---`, in place of what is there
+    #[arg(long, conflicts_with_all = ["real", "seeds", "all"])]
+    pub(crate) update: bool,
     /// Print every step and what happens, as it happens
     #[arg(long)]
     pub(crate) watch: bool,
+    /// With --watch: of what happens, only the plain sentences of a lab class
+    #[arg(long, requires = "watch")]
+    pub(crate) classic: bool,
 }
 
 #[derive(ClapArgs, Debug)]
@@ -175,6 +197,12 @@ pub(crate) struct DevArgs {
     /// The first node's port for peers; the others follow
     #[arg(long, default_value_t = 7201)]
     pub(crate) peer_port: u16,
+    /// With the lab: cut, hold, pause and bend the nodes, at human speed; `menu` is the class menu
+    #[arg(long)]
+    pub(crate) lab: bool,
+    /// With the lab: which Raft, modern or paper (Figure 2 and nothing else)
+    #[arg(long, requires = "lab", default_value = "modern", value_parser = ["modern", "paper"])]
+    pub(crate) profile: String,
 }
 
 #[derive(ClapArgs, Debug, Default)]
@@ -218,6 +246,9 @@ pub(crate) struct ServeArgs {
     /// How much of the disk stays free, such as 64MiB
     #[arg(long, env = "TERCET_DISK_RESERVE", value_name = "SIZE")]
     pub(crate) disk_reserve: Option<String>,
+    /// Print what happens in the plain sentences of a lab class ("node1 is now the leader.")
+    #[arg(long, env = "TERCET_CLASSIC")]
+    pub(crate) classic: bool,
     /// Let the lab stop, cut and bend this node (loopback, or with a secret in TERCET_LAB_TOKEN)
     #[arg(long, env = "TERCET_LAB")]
     pub(crate) lab: bool,

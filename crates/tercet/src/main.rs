@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod config;
 mod dev;
+mod lab_shell;
 mod output;
 
 use std::process::ExitCode;

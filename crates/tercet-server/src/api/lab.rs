@@ -9,8 +9,8 @@ use tonic::{Request, Response, Status};
 use crate::lab::Action;
 use crate::node::{Command, LabAccess, NodeHandle};
 
-/// The metadata that carries the token.
-const TOKEN: &str = "lab-token";
+/// The metadata, or the HTTP header, that carries the token.
+pub(super) const TOKEN: &str = "lab-token";
 /// How long the owner may take: a slow disk of the lab's own making holds it up.
 const PATIENCE: Duration = Duration::from_secs(10);
 

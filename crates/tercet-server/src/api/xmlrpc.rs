@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
@@ -15,10 +16,15 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use dxr::{Fault, FaultResponse, MethodCall, MethodResponse, Value};
 use tercet_client::{ApiError, Outcome, Reason, v1};
+use tercet_raft::NodeId;
+use tercet_replica::LabInput;
+use tercet_replica::gate::GateChange;
 
 use super::Context;
 use super::http::{Problem, whole_body};
 use super::intake::{request_id, request_id_of_key};
+use super::lab::{self, TOKEN};
+use crate::lab::Action;
 use crate::node::{Record, Submit};
 
 /// What `SubmitValue` returns; clients compare it, letter by letter.
@@ -27,6 +33,8 @@ const SUCCESS: &str = "Success: Value logged and distributed.";
 const LOG_LIMIT: (u64, u64) = (1000, 10_000);
 /// The most bytes of values in one answer.
 const LOG_BYTES: u64 = 4 << 20;
+/// The longest interval of heartbeats: a day.
+const HEARTBEAT_MAX_S: f64 = 86_400.0;
 /// A body above this is taken apart on a thread that may be kept busy.
 const DECODE_HERE: usize = 64 << 10;
 
@@ -45,11 +53,13 @@ struct Method {
     /// Each a way to call it: the type of the result, then those of the parameters.
     signatures: &'static [&'static str],
     help: &'static str,
+    /// Whether it is there only on nodes with `--lab`, and asks for the lab's token.
+    lab: bool,
     call: fn(Context, Vec<Value>) -> Answer,
 }
 
 /// Every method, in the order of `system.listMethods`.
-static METHODS: [Method; 7] = [
+static METHODS: [Method; 11] = [
     Method {
         name: "SubmitValue",
         signatures: &[
@@ -71,6 +81,7 @@ static METHODS: [Method; 7] = [
         help: "SubmitValue(value[, key]): appends the value's plain text as one record and returns \
                when it is on disk on a majority of the nodes. With a key of 1 to 64 characters the \
                call can be repeated: the record is appended once.",
+        lab: false,
         call: |context, params| Box::pin(submit_value(context, params)),
     },
     Method {
@@ -78,12 +89,14 @@ static METHODS: [Method; 7] = [
         signatures: &["struct"],
         help: "GetLeader(): the leader that this node knows, as {node, address}; a fault NO_LEADER \
                if it knows none.",
+        lab: false,
         call: |context, params| Box::pin(get_leader(context, params)),
     },
     Method {
         name: "GetStatus",
         signatures: &["struct"],
         help: "GetStatus(): how this node sees itself and its peers.",
+        lab: false,
         call: |context, params| Box::pin(get_status(context, params)),
     },
     Method {
@@ -92,26 +105,62 @@ static METHODS: [Method; 7] = [
         help: "GetLog([from[, limit]]): committed records from a sequence number on (1 if not \
                given), at most limit (1000 if not given, 10000 at most) and about 4 MiB, as \
                {seq, value}: a string, or base64 if XML cannot carry it as text.",
+        lab: false,
         call: |context, params| Box::pin(get_log(context, params)),
+    },
+    Method {
+        name: "SetHeartbeatInterval",
+        signatures: &["string int", "string double"],
+        help: "SetHeartbeatInterval(seconds): how far apart the heartbeats of this node are for as \
+               long as it leads now; 0: as configured. A fault NOT_LEADER if it does not lead.",
+        lab: true,
+        call: |context, params| Box::pin(set_heartbeat_interval(context, params)),
+    },
+    Method {
+        name: "SimulateReplicationFailure",
+        signatures: &["string boolean"],
+        help: "SimulateReplicationFailure(fails): with true, all that this node sends to the others \
+               is lost; with false, nothing is any more.",
+        lab: true,
+        call: |context, params| Box::pin(simulate_replication_failure(context, params)),
+    },
+    Method {
+        name: "DeleteLogFile",
+        signatures: &["string"],
+        help: "DeleteLogFile(): deletes the files of this node's log while it runs.",
+        lab: true,
+        call: |context, params| Box::pin(delete_log_file(context, params)),
+    },
+    Method {
+        name: "RestartElection",
+        signatures: &["string"],
+        help: "RestartElection(): this node's election timer fires now.",
+        lab: true,
+        call: |context, params| Box::pin(restart_election(context, params)),
     },
     Method {
         name: "system.listMethods",
         signatures: &["array"],
         help: "system.listMethods(): the names of all methods.",
-        call: |_, params| Box::pin(async move { list_methods(&params) }),
+        lab: false,
+        call: |context, params| Box::pin(async move { list_methods(has_lab(&context), &params) }),
     },
     Method {
         name: "system.methodHelp",
         signatures: &["string string"],
         help: "system.methodHelp(name): what a method does.",
-        call: |_, params| Box::pin(async move { method_help(&params) }),
+        lab: false,
+        call: |context, params| Box::pin(async move { method_help(has_lab(&context), &params) }),
     },
     Method {
         name: "system.methodSignature",
         signatures: &["array string"],
         help: "system.methodSignature(name): the ways to call a method, each a list of the type of \
                the result and those of the parameters.",
-        call: |_, params| Box::pin(async move { method_signature(&params) }),
+        lab: false,
+        call: |context, params| {
+            Box::pin(async move { method_signature(has_lab(&context), &params) })
+        },
     },
 ];
 
@@ -137,7 +186,7 @@ pub(super) async fn call(
         })
     };
     let answer = match called {
-        Ok((name, params)) => match find(&name) {
+        Ok((name, params)) => match called_method(&context, &headers, &name) {
             Ok(method) => (method.call)(context, params).await,
             Err(fault) => Err(fault),
         },
@@ -162,10 +211,35 @@ fn not_taken(headers: &HeaderMap) -> Option<&'static str> {
     None
 }
 
-fn find(name: &str) -> Result<&'static Method, Fault> {
-    METHODS.iter().find(|method| method.name == name).ok_or_else(|| {
+const fn has_lab(context: &Context) -> bool {
+    context.node.lab.is_some()
+}
+
+/// The methods of a node.
+fn methods(has_lab: bool) -> impl Iterator<Item = &'static Method> {
+    METHODS.iter().filter(move |method| has_lab || !method.lab)
+}
+
+fn find(has_lab: bool, name: &str) -> Result<&'static Method, Fault> {
+    methods(has_lab).find(|method| method.name == name).ok_or_else(|| {
         fault_in_call(UNKNOWN_METHOD, "there is no such method: see system.listMethods")
     })
+}
+
+/// The method with this name, if whoever calls may call it.
+fn called_method(
+    context: &Context,
+    headers: &HeaderMap,
+    name: &str,
+) -> Result<&'static Method, Fault> {
+    let method = find(has_lab(context), name)?;
+    let given = headers.get(TOKEN).map_or(&[][..], |value| value.as_bytes());
+    if method.lab && !context.node.lab.as_ref().is_some_and(|access| access.allows(given)) {
+        let why = "this node's lab asks for its token, which XML-RPC has no place for: send it as \
+                   the HTTP header lab-token, or use the gRPC service tercet.v1.Lab";
+        return Err(fault_of(&ApiError::new(Reason::Invalid, why)));
+    }
+    Ok(method)
 }
 
 async fn submit_value(context: Context, params: Vec<Value>) -> Result<Value, Fault> {
@@ -242,24 +316,97 @@ async fn get_log(context: Context, params: Vec<Value>) -> Result<Value, Fault> {
     Ok(Value::Array(records.iter().map(record_to_value).collect()))
 }
 
-fn list_methods(params: &[Value]) -> Result<Value, Fault> {
+/// Has the owner do something of the lab's, and says what it did.
+async fn interfere(context: &Context, action: Action, done: &str) -> Result<Value, Fault> {
+    lab::interfere(&context.node, action).await.map_err(|error| fault_of(&error))?;
+    Ok(text(done))
+}
+
+async fn set_heartbeat_interval(context: Context, params: Vec<Value>) -> Result<Value, Fault> {
+    let seconds = match params.as_slice() {
+        [Value::Integer(seconds)] => f64::from(*seconds),
+        [Value::Double(seconds)] => *seconds,
+        _ => f64::NAN,
+    };
+    if !(0.0..=HEARTBEAT_MAX_S).contains(&seconds) {
+        return Err(bad_params("SetHeartbeatInterval takes a number of seconds, from 0 to 86400"));
+    }
+    let status = context.node.status().await.map_err(|error| fault_of(&error))?;
+    if status.role != "leader" {
+        let why = match status.leader {
+            Some(leader) => format!("only a leader sends heartbeats: that is node {leader}"),
+            None => "only a leader sends heartbeats, and none is known".to_owned(),
+        };
+        return Err(fault_of(&ApiError::new(Reason::NotLeader, why)));
+    }
+    // Nothing is gained by more than one in a millisecond, but a busy node.
+    let interval = Duration::from_secs_f64(seconds).max(Duration::from_millis(1));
+    let interval = (seconds > 0.0).then_some(interval);
+    let action = LabInput::SetHeartbeatInterval { interval, until_stepdown: true };
+    let done = match interval {
+        Some(_) => format!("The heartbeat interval is {seconds} s until this node steps down."),
+        None => "The heartbeat interval is as configured.".to_owned(),
+    };
+    interfere(&context, Action::Replica(action), &done).await
+}
+
+async fn simulate_replication_failure(
+    context: Context,
+    params: Vec<Value>,
+) -> Result<Value, Fault> {
+    let [Value::Boolean(fails)] = params.as_slice() else {
+        return Err(bad_params("SimulateReplicationFailure takes a boolean"));
+    };
+    if !fails {
+        let done = "This node's messages arrive again.";
+        return interfere(&context, Action::Gate(GateChange::Heal), done).await;
+    }
+    let status = context.node.status().await.map_err(|error| fault_of(&error))?;
+    let slots = status.peers.iter().filter_map(|peer| u8::try_from(peer.id).ok());
+    for peer in slots.filter_map(NodeId::new) {
+        interfere(&context, Action::Gate(GateChange::Cut(peer)), "").await?;
+    }
+    Ok(text("All that this node sends to the others is lost now."))
+}
+
+async fn delete_log_file(context: Context, params: Vec<Value>) -> Result<Value, Fault> {
+    takes_nothing(&params)?;
+    let done = "The files of this node's log are deleted: it loses its memory and rejoins.";
+    interfere(&context, Action::DeleteLog, done).await
+}
+
+async fn restart_election(context: Context, params: Vec<Value>) -> Result<Value, Fault> {
+    takes_nothing(&params)?;
+    let status = context.node.status().await.map_err(|error| fault_of(&error))?;
+    if !matches!(status.role.as_str(), "follower" | "pre-candidate" | "candidate") {
+        let why = match status.role.as_str() {
+            "leader" => "this node leads, so no election timer runs here: ask a follower",
+            _ => "this node may not vote, so no election timer runs here: ask another one",
+        };
+        return Err(fault_of(&ApiError::new(Reason::Invalid, why)));
+    }
+    let done = "The election timer of this node has fired.";
+    interfere(&context, Action::Replica(LabInput::Campaign), done).await
+}
+
+fn list_methods(has_lab: bool, params: &[Value]) -> Result<Value, Fault> {
     takes_nothing(params)?;
-    Ok(Value::Array(METHODS.iter().map(|method| text(method.name)).collect()))
+    Ok(Value::Array(methods(has_lab).map(|method| text(method.name)).collect()))
 }
 
-fn method_help(params: &[Value]) -> Result<Value, Fault> {
-    Ok(text(named_in(params)?.help))
+fn method_help(has_lab: bool, params: &[Value]) -> Result<Value, Fault> {
+    Ok(text(named_in(has_lab, params)?.help))
 }
 
-fn method_signature(params: &[Value]) -> Result<Value, Fault> {
+fn method_signature(has_lab: bool, params: &[Value]) -> Result<Value, Fault> {
     let types = |signature: &&str| Value::Array(signature.split(' ').map(text).collect());
-    Ok(Value::Array(named_in(params)?.signatures.iter().map(types).collect()))
+    Ok(Value::Array(named_in(has_lab, params)?.signatures.iter().map(types).collect()))
 }
 
 /// The method whose name is the only parameter.
-fn named_in(params: &[Value]) -> Result<&'static Method, Fault> {
+fn named_in(has_lab: bool, params: &[Value]) -> Result<&'static Method, Fault> {
     match params {
-        [Value::String(name)] => find(name),
+        [Value::String(name)] => find(has_lab, name),
         _ => Err(bad_params("the one parameter is the name of a method")),
     }
 }
@@ -733,20 +880,24 @@ mod tests {
     #[test]
     fn methods_describe_themselves() {
         let page = include_str!("../../../../docs/xml-rpc.md");
-        let Ok(Value::Array(names)) = list_methods(&[]) else { panic!("a list") };
+        let Ok(Value::Array(names)) = list_methods(true, &[]) else { panic!("a list") };
         assert_eq!(names.len(), METHODS.len());
+        let Ok(Value::Array(names)) = list_methods(false, &[]) else { panic!("a list") };
+        assert_eq!(names.len() + 4, METHODS.len());
         for method in &METHODS {
             assert!(page.contains(&format!("| `{}(", method.name)), "{}", method.name);
             assert!(method.help.starts_with(&format!("{}(", method.name)), "{}", method.name);
             let name = [text(method.name)];
-            assert_eq!(method_help(&name), Ok(text(method.help)));
-            let Ok(Value::Array(ways)) = method_signature(&name) else { panic!("a list") };
+            assert_eq!(method_help(true, &name), Ok(text(method.help)));
+            let Ok(Value::Array(ways)) = method_signature(true, &name) else { panic!("a list") };
             assert_eq!(ways.len(), method.signatures.len());
+            let is_hidden = method_help(false, &name).is_err_and(|fault| fault.code() == -32601);
+            assert_eq!(is_hidden, method.lab, "{}", method.name);
         }
-        assert_eq!(method_help(&[text("secret")]).unwrap_err().code(), -32601);
-        assert!(!method_help(&[text("secret")]).unwrap_err().string().contains("secret"));
-        assert_eq!(method_help(&[]).unwrap_err().code(), -32602);
-        assert_eq!(list_methods(&[Value::Nil]).unwrap_err().code(), -32602);
+        assert_eq!(method_help(true, &[text("secret")]).unwrap_err().code(), -32601);
+        assert!(!method_help(true, &[text("secret")]).unwrap_err().string().contains("secret"));
+        assert_eq!(method_help(true, &[]).unwrap_err().code(), -32602);
+        assert_eq!(list_methods(true, &[Value::Nil]).unwrap_err().code(), -32602);
     }
 
     #[test]

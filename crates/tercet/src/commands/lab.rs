@@ -9,9 +9,12 @@ use anyhow::Context as _;
 use serde_json::json;
 use tercet_lab::ast::{Requires, Script, World};
 use tercet_lab::{
-    Failure, Processes, Progress, RealBackend, RealOptions, Report, SimBackend, library, lint, parse,
+    Failure, Processes, Progress, RealBackend, RealOptions, Report, SimBackend, library, lint,
+    parse,
 };
 
+use super::play::Player;
+use super::trace::{self, Trace};
 use crate::args::{LabCommand, LabRunArgs};
 use crate::output::{self, line, note};
 
@@ -24,13 +27,41 @@ struct Loaded {
 pub(crate) fn run(command: LabCommand, json: bool) -> anyhow::Result<u8> {
     match command {
         LabCommand::List => list(json),
-        LabCommand::Show { name } => {
+        LabCommand::Show { name, whole } if is_trace(&name) => {
+            trace::show(Path::new(&name), whole)?;
+            Ok(0)
+        }
+        LabCommand::Play { name, pace } => play_script(&name, pace),
+        LabCommand::Show { name, .. } => {
             line(read(&name)?.1.trim_end())?;
             Ok(0)
         }
         LabCommand::Check { scripts } => check(&scripts, json),
         LabCommand::Run(args) => run_scripts(&args, json),
     }
+}
+
+fn is_trace(name: &str) -> bool {
+    Path::new(name).extension().is_some_and(|extension| extension == "trace")
+}
+
+fn play_script(name: &str, pace: f64) -> anyhow::Result<u8> {
+    let Loaded { script, .. } = load(name)?;
+    if !(0.0..=100.0).contains(&pace) {
+        return Err(usage("--pace is a number from 0 to 100"));
+    }
+    line(&script.header.title)?;
+    line(script.header.cites.join("; "))?;
+    let mut player = Player::new(pace);
+    let world = || SimBackend::new(&script, script.header.seed);
+    let report = tercet_lab::run(&script, None, world, &mut |progress| player.tell(&progress))?;
+    if player.asked > 0 {
+        line(format!("\n{} of {} questions answered", player.right, player.asked))?;
+    }
+    for failure in &report.failures {
+        line(format!("FAILED at line {}: {}", failure.line, failure.found))?;
+    }
+    Ok(u8::from(!report.passed()))
 }
 
 fn usage(text: impl Into<String>) -> anyhow::Error {
@@ -148,17 +179,29 @@ fn run_scripts(args: &LabRunArgs, json: bool) -> anyhow::Result<u8> {
         return Err(usage("these scripts run on real processes only"));
     }
     let begun = Instant::now();
-    let (reports, failed) = if args.watch || jobs.len() < 8 {
+    let mut suite = JUnit::default();
+    let (reports, failed) = if args.watch || jobs.len() < 8 || args.junit.is_some() {
         let mut failed = 0;
         for job in &jobs {
-            let report = simulate(job, args.until, args.watch)?;
+            let begun = Instant::now();
+            let (mut report, trace) = simulate(job, args.until, words_of(args))?;
+            if args.update {
+                update_golden(&job.loaded.name, &report)?;
+            } else if seeds.is_none() && args.until.is_none() {
+                report.check_golden(&job.loaded.script);
+            }
             failed += usize::from(!report.passed());
+            suite.note(job, &report, begun.elapsed());
             tell(job, &report, json)?;
+            tell_trace(job, &report, &trace)?;
         }
         (jobs.len(), failed)
     } else {
         run_many(&jobs, args.until, json)?
     };
+    if let Some(file) = &args.junit {
+        suite.write(file)?;
+    }
     if !json {
         let verdict = if failed == 0 { "all passed" } else { "failed" };
         let count = if failed == 0 { String::new() } else { format!("{failed} of ") };
@@ -182,8 +225,14 @@ fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<
         Some(dir) => Place::Kept(dir.clone()),
         None => Place::Temporary(tempfile::Builder::new().prefix("tercet-lab-").tempdir()?),
     };
-    stop_on_signal(place.path().to_owned())?;
+    let dir = place.path().display().to_string();
+    crate::dev::on_signal(move |code| {
+        tercet_lab::end_all();
+        note(&format!("interrupted; the nodes are gone, their data is in {dir}"));
+        std::process::exit(code);
+    })?;
     let begun = Instant::now();
+    let mut suite = JUnit::default();
     let (mut runs, mut failed) = (0, 0);
     for loaded in loaded {
         if let Some(Requires { world: World::Sim, reason }) = &loaded.script.header.requires {
@@ -199,16 +248,25 @@ fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<
                 let processes = Processes::new(program.clone(), dir, loaded.script.header.nodes)?;
                 RealBackend::new(&loaded.script, processes, options.clone())
             };
+            let mut trace = Trace::default();
+            let begun = Instant::now();
             let mut tell_progress = |progress: Progress| {
-                if args.watch {
-                    show(&progress);
+                if let Some(words) = words_of(args) {
+                    show(&progress, words);
                 }
+                trace.note(&progress);
             };
             let report = tercet_lab::run(&loaded.script, args.until, world, &mut tell_progress)
                 .map_err(|error| anyhow::anyhow!("{}: {error}", loaded.name))?;
             failed += usize::from(!report.passed());
-            tell(&Job { loaded, seed: loaded.script.header.seed }, &report, json)?;
+            let job = Job { loaded, seed: loaded.script.header.seed };
+            suite.note(&job, &report, begun.elapsed());
+            tell(&job, &report, json)?;
+            tell_trace(&job, &report, &trace)?;
         }
+    }
+    if let Some(file) = &args.junit {
+        suite.write(file)?;
     }
     if failed > 0
         && let Place::Temporary(dir) = place
@@ -238,28 +296,6 @@ impl Place {
     }
 }
 
-/// Ctrl-C or SIGTERM: this process ends, and with it the standard input of every node, which is
-/// their sign to stop. A node that stands still is killed by the next thing that looks.
-fn stop_on_signal(dir: std::path::PathBuf) -> anyhow::Result<()> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    std::thread::spawn(move || {
-        let code = runtime.block_on(async {
-            use tokio::signal::unix::{SignalKind, signal};
-            let mut terminate = signal(SignalKind::terminate()).ok()?;
-            let mut interrupt = signal(SignalKind::interrupt()).ok()?;
-            tokio::select! {
-                _ = terminate.recv() => Some(143),
-                _ = interrupt.recv() => Some(130),
-            }
-        });
-        let Some(code) = code else { return };
-        tercet_lab::end_all();
-        note(&format!("interrupted; the nodes are gone, their data is in {}", dir.display()));
-        std::process::exit(code);
-    });
-    Ok(())
-}
-
 /// `1..1000`: both included.
 fn parse_seeds(text: &str) -> anyhow::Result<std::ops::RangeInclusive<u64>> {
     let parsed = text.split_once("..").and_then(|(first, last)| {
@@ -271,15 +307,95 @@ fn parse_seeds(text: &str) -> anyhow::Result<std::ops::RangeInclusive<u64>> {
     }
 }
 
-fn simulate(job: &Job<'_>, until: Option<usize>, watch: bool) -> anyhow::Result<Report> {
-    let script = &job.loaded.script;
+/// Runs a script in the simulator, with a trace of what happened.
+fn simulate(
+    job: &Job<'_>,
+    until: Option<usize>,
+    watch: Option<Words>,
+) -> anyhow::Result<(Report, Trace)> {
+    let mut trace = Trace::default();
     let mut tell = |progress: Progress| {
-        if watch {
-            show(&progress);
+        if let Some(words) = watch {
+            show(&progress, words);
         }
+        trace.note(&progress);
     };
-    tercet_lab::run(script, until, || SimBackend::new(script, job.seed), &mut tell)
+    let report = simulate_with(job, until, &mut tell)?;
+    Ok((report, trace))
+}
+
+fn simulate_with(
+    job: &Job<'_>,
+    until: Option<usize>,
+    tell: &mut dyn FnMut(Progress),
+) -> anyhow::Result<Report> {
+    let script = &job.loaded.script;
+    tercet_lab::run(script, until, || SimBackend::new(script, job.seed), tell)
         .map_err(|error| anyhow::anyhow!("{}: {error}", job.loaded.name))
+}
+
+/// A run that failed leaves a trace.
+fn tell_trace(job: &Job<'_>, report: &Report, trace: &Trace) -> anyhow::Result<()> {
+    if !report.passed() {
+        let path = trace.write(&job.loaded.name, job.seed, &report.failures)?;
+        note(&format!("  trace: tercet lab show {}", path.display()));
+    }
+    Ok(())
+}
+
+/// Puts what happened behind the `---` of a script's file.
+fn update_golden(name: &str, report: &Report) -> anyhow::Result<()> {
+    if !Path::new(name).is_file() {
+        return Err(usage(format!("--update {name}: only a file can be written")));
+    }
+    let text = fs::read_to_string(name)?;
+    let steps = text.split("\n---\n").next().unwrap_or(&text).trim_end();
+    fs::write(name, format!("{steps}\n---\n{}", report.golden()))
+        .with_context(|| format!("{name} cannot be written"))
+}
+
+/// Results in the form that build servers read.
+#[derive(Default)]
+struct JUnit {
+    cases: String,
+    count: usize,
+    failed: usize,
+}
+
+impl JUnit {
+    fn note(&mut self, job: &Job<'_>, report: &Report, took: Duration) {
+        let escaped = |text: &str| {
+            text.replace('&', "&amp;")
+                .replace('<', "&lt;")
+                .replace('>', "&gt;")
+                .replace('"', "&quot;")
+        };
+        self.count += 1;
+        self.cases.push_str(&format!(
+            "  <testcase name=\"{} (seed {})\" time=\"{:.3}\">",
+            escaped(&job.loaded.name),
+            job.seed,
+            took.as_secs_f64()
+        ));
+        self.failed += usize::from(!report.passed());
+        for failure in &report.failures {
+            self.cases.push_str(&format!(
+                "<failure message=\"line {}: {}\">{}</failure>",
+                failure.line,
+                escaped(&failure.step),
+                escaped(&failure.found)
+            ));
+        }
+        self.cases.push_str("</testcase>\n");
+    }
+
+    fn write(&self, file: &Path) -> anyhow::Result<()> {
+        let text = format!(
+            "<?xml version=\"1.0\" encoding=\"UTF-8\"?>\n<testsuite name=\"tercet lab\" tests=\"{}\" failures=\"{}\">\n{}</testsuite>\n",
+            self.count, self.failed, self.cases
+        );
+        fs::write(file, text).with_context(|| format!("{} cannot be written", file.display()))
+    }
 }
 
 /// Many runs on all cores; what fails is told as it comes, at most a few.
@@ -292,10 +408,15 @@ fn run_many(jobs: &[Job<'_>], until: Option<usize>, json: bool) -> anyhow::Resul
     std::thread::scope(|scope| {
         let work = || -> anyhow::Result<()> {
             while let Some(job) = jobs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let report = simulate(job, until, false)?;
+                let report = simulate_with(job, until, &mut |_| {})?;
                 bar.inc(1);
                 if !report.passed() && failed.fetch_add(1, Ordering::Relaxed) < SHOWN {
-                    bar.suspend(|| tell(job, &report, json))?;
+                    // The same once more, with a trace.
+                    let (report, trace) = simulate(job, until, None)?;
+                    bar.suspend(|| {
+                        tell(job, &report, json)?;
+                        tell_trace(job, &report, &trace)
+                    })?;
                 } else if json {
                     tell(job, &report, json)?;
                 }
@@ -312,11 +433,25 @@ fn run_many(jobs: &[Job<'_>], until: Option<usize>, json: bool) -> anyhow::Resul
     Ok((jobs.len(), failed.into_inner()))
 }
 
-fn show(progress: &Progress) {
+/// In which words events are shown.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Words {
+    Own,
+    /// Those of a lab class, and nothing that such a class has no sentence for.
+    Classic,
+}
+
+fn words_of(args: &LabRunArgs) -> Option<Words> {
+    args.watch.then_some(if args.classic { Words::Classic } else { Words::Own })
+}
+
+fn show(progress: &Progress, words: Words) {
     let text = match progress {
         Progress::Step { line, text } => format!("{line:>4}  {text}"),
         Progress::Event(event) => {
-            format!("      {:>9} {} {}", millis(event.at), event.node, event.text)
+            let own = (words == Words::Own).then_some(&event.text);
+            let Some(text) = own.or(event.classic.as_ref()) else { return };
+            format!("      {:>9} {} {text}", millis(event.at), event.node)
         }
         Progress::Say(text) => format!("      “{text}”"),
         Progress::Ask { question, options, answer } => {

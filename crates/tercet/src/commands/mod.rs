@@ -4,8 +4,10 @@ mod client;
 mod doctor;
 mod inspect;
 mod lab;
+mod play;
 mod serve;
 mod status;
+mod trace;
 
 use clap::CommandFactory as _;
 
@@ -29,6 +31,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         Command::Transfer(transfer) => block_on(client::transfer(transfer, json)),
         Command::Verify { dirs } => inspect::verify(&dirs, json),
         Command::Inspect { dir, entries } => inspect::inspect(&dir, entries, json),
+        Command::Sh(nodes) => dev::attach(&nodes, json),
         Command::Lab { command } => lab::run(command, json),
         Command::Doctor { dir } => doctor::run(&dir, json),
         Command::Config { command: ConfigCommand::Check { file } } => {

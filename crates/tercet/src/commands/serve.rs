@@ -1,6 +1,8 @@
 //! `tercet serve`: one node.
 
 use std::io::IsTerminal as _;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::time::Duration;
 
 use tercet_server::Listening;
 use tokio::signal::unix::{SignalKind, signal};
@@ -10,8 +12,13 @@ use crate::args::ServeArgs;
 use crate::config;
 use crate::output::{self, Failure};
 
+/// How many classic lines may wait to be printed.
+const CLASSIC_LINES: usize = 1 << 16;
+/// How long the last of them may take when the node has ended.
+const LAST_LINES: Duration = Duration::from_secs(1);
+
 pub(crate) fn run(args: &ServeArgs, log: &str, log_json: bool, json: bool) -> anyhow::Result<u8> {
-    let config = config::server_config(args)?;
+    let mut config = config::server_config(args)?;
     start_logging(log, log_json)?;
     let with_stdin = args.stop_with_stdin;
     let on_ready = move |listening: Listening| {
@@ -29,10 +36,37 @@ pub(crate) fn run(args: &ServeArgs, log: &str, log_json: bool, json: bool) -> an
     if config.insecure && !config.listen.ip().is_loopback() {
         tracing::warn!("no TLS: anyone who can reach {} can read and append", config.listen);
     }
-    match tercet_server::run(config, stopped(with_stdin), on_ready) {
+    let mut printer = None;
+    if args.classic {
+        let (lines, classic) = sync_channel(CLASSIC_LINES);
+        config.classic = Some(lines);
+        printer = Some(print_lines(classic, json));
+    }
+    let ended = tercet_server::run(config, stopped(with_stdin), on_ready);
+    if let Some(printer) = printer {
+        // The last lines; a reader that stands still keeps no node from its end.
+        let _ = printer.recv_timeout(LAST_LINES);
+    }
+    match ended {
         Ok(()) => Ok(0),
         Err(error) => Err(Failure::new(error.exit_code(), error.to_string()).into()),
     }
+}
+
+/// Prints lines as they come, on a thread of its own: whoever reads them may be slow. The receiver
+/// ends when all are printed, or when nobody reads any more.
+fn print_lines(lines: Receiver<String>, json: bool) -> Receiver<()> {
+    let (printing, printed) = sync_channel::<()>(0);
+    std::thread::spawn(move || {
+        let _printing = printing;
+        for text in lines {
+            let text = if json { serde_json::json!({ "classic": text }).to_string() } else { text };
+            if output::line(text).is_err() {
+                return;
+            }
+        }
+    });
+    printed
 }
 
 /// Ends when the process is asked to stop.

@@ -8,11 +8,17 @@ use std::io::IsTerminal as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use anyhow::Context as _;
 use tercet_client::Client;
+use tercet_lab::ast::{Recovery, Timers};
+use tercet_lab::backend::Backend as _;
+use tercet_lab::{Processes, RealBackend, RealOptions, RealSetup};
+use tercet_raft::{Profile, Rules};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::DevArgs;
+use crate::args::{DevArgs, Nodes};
 use crate::commands::runtime;
+use crate::lab_shell;
 use crate::output::{self, Failure};
 use supervisor::{SharedSupervisor, Supervisor, lock};
 
@@ -26,6 +32,9 @@ pub(crate) fn run(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
             format!("--nodes {}: a cluster has 1, 3, 5 or 7 nodes", args.nodes),
         )
         .into());
+    }
+    if args.lab {
+        return lab(args, json);
     }
     let runtime = runtime()?;
     let mut cluster = Supervisor::new(args)?;
@@ -46,8 +55,117 @@ pub(crate) fn run(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
     Ok(u8::from(failed && !interactive))
 }
 
-/// Ctrl-C while the prompt does not read, or a SIGTERM: the nodes stop cleanly, then this process.
-fn stop_on_signal(cluster: SharedSupervisor) -> anyhow::Result<()> {
+/// How long the nodes may take until one leads at human speed.
+const LAB_START: Duration = Duration::from_secs(20);
+
+/// The cluster with the lab: slower, so that a person can follow.
+fn lab(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
+    let program = std::env::current_exe().context("this program cannot be found again")?;
+    let (client_ports, peer_ports) = supervisor::check_ports(args)?;
+    let processes =
+        Processes::on_ports(program, args.dir.clone(), "tercet", &client_ports, &peer_ports)?;
+    let setup = RealSetup {
+        profile: if args.profile == "paper" { Profile::Paper } else { Profile::Modern },
+        timers: Timers::Auto,
+        recovery: Recovery::Quarantine,
+        rules: Rules::default(),
+    };
+    let options = RealOptions {
+        heartbeat: Duration::from_millis(300),
+        election: (Duration::from_millis(900), Duration::from_millis(1800)),
+        ..RealOptions::default()
+    };
+    let mut backend = RealBackend::attach(processes, setup, options)?;
+    end_on_signal()?;
+    backend.start_all()?;
+    let addresses: Vec<String> =
+        client_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+    lab_prompt(backend, addresses, Some(&args.dir), json)
+}
+
+/// A prompt over nodes that somebody else started.
+pub(crate) fn attach(nodes: &Nodes, json: bool) -> anyhow::Result<u8> {
+    let addresses = nodes.nodes.clone();
+    if addresses.len() > 7 {
+        return Err(Failure::new(2, "a cluster has at most 7 nodes").into());
+    }
+    let setup = RealSetup {
+        profile: Profile::Modern,
+        timers: Timers::Auto,
+        recovery: Recovery::Quarantine,
+        rules: Rules::default(),
+    };
+    let processes = Processes::of_others(addresses.clone());
+    let backend = RealBackend::attach(processes, setup, RealOptions::default())?;
+    backend.check_lab()?;
+    lab_prompt(backend, addresses, None, json)
+}
+
+fn lab_prompt(
+    mut backend: RealBackend,
+    addresses: Vec<String>,
+    dir: Option<&std::path::Path>,
+    json: bool,
+) -> anyhow::Result<u8> {
+    let runtime = runtime()?;
+    let client = {
+        let _inside = runtime.enter();
+        Client::new(&addresses).map_err(|error| Failure::new(2, error.message))?
+    };
+    let begun = Instant::now();
+    let leader = loop {
+        for event in backend.views().and_then(|_| backend.take_events())? {
+            if tercet_lab::is_worth_telling(&event) {
+                output::line(format!("  {} {}", event.node, event.text))?;
+            }
+        }
+        let views = backend.views()?;
+        if let Some(leader) = views.iter().find(|view| view.is_leader() && view.commit > 0) {
+            break Some((leader.node, leader.term));
+        }
+        if let Some(node) = backend.processes().ended() {
+            let why = backend.processes().last_words(node);
+            return Err(Failure::new(1, format!("{node} ended: {why}")).into());
+        }
+        if begun.elapsed() > LAB_START {
+            break None;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    };
+    match leader {
+        Some((node, term)) => output::line(format!("{node} leads (term {term})"))?,
+        None => output::note("nobody leads yet: explain says why"),
+    }
+    output::line(format!("clients: {}", addresses.join(" ")))?;
+    if let Some(dir) = dir {
+        output::line(format!("data:    {}", dir.join("n*").display()))?;
+    }
+    output::line("menu is the class menu, help lists the words, quit ends")?;
+    let history = dir.map_or_else(
+        || std::env::temp_dir().join(".tercet-lab-history"),
+        |dir| dir.join(".lab-history"),
+    );
+    let interactive = std::io::stdin().is_terminal();
+    let failed = if interactive {
+        let mut input = lab_shell::Terminal::new(&history)?;
+        lab_shell::run(backend, &client, &runtime, json, &mut input)?
+    } else {
+        lab_shell::run(backend, &client, &runtime, json, &mut lab_shell::Piped)?
+    };
+    Ok(u8::from(failed && !interactive))
+}
+
+/// Ctrl-C or SIGTERM: the nodes stop cleanly, then this process.
+pub(crate) fn end_on_signal() -> anyhow::Result<()> {
+    on_signal(|code| {
+        output::note("stopping the nodes; their data stays in their directories");
+        tercet_lab::end_all();
+        std::process::exit(code);
+    })
+}
+
+/// Runs something when this process is asked to end; given the exit code that says so.
+pub(crate) fn on_signal(end: impl FnOnce(i32) + Send + 'static) -> anyhow::Result<()> {
     // A runtime of its own: the prompt's stands still while it waits for a line.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     std::thread::spawn(move || {
@@ -60,12 +178,20 @@ fn stop_on_signal(cluster: SharedSupervisor) -> anyhow::Result<()> {
             }
         });
         // Without handlers the signals end the process, and with it the nodes' standard input.
-        let Some(code) = code else { return };
+        if let Some(code) = code {
+            end(code);
+        }
+    });
+    Ok(())
+}
+
+/// Ctrl-C while the prompt does not read, or a SIGTERM: the nodes stop cleanly, then this process.
+fn stop_on_signal(cluster: SharedSupervisor) -> anyhow::Result<()> {
+    on_signal(move |code| {
         output::note("stopping the nodes; their data stays in their directories");
         lock(&cluster).stop_all();
         std::process::exit(code);
-    });
-    Ok(())
+    })
 }
 
 /// Says who leads as soon as somebody does.

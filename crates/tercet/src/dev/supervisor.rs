@@ -40,16 +40,11 @@ struct Node {
     child: Option<Child>,
 }
 
-impl Supervisor {
-    pub(crate) fn new(args: &DevArgs) -> anyhow::Result<Self> {
-        let program = std::env::current_exe().context("this program cannot be found again")?;
-        fs::create_dir_all(&args.dir).with_context(|| {
-            format!("{}: cannot be made. Give another --dir", args.dir.display())
-        })?;
-        let last = u16::from(args.nodes) - 1;
-        for (first, flag) in [(args.client_port, "--client-port"), (args.peer_port, "--peer-port")]
-        {
-            for offset in 0..=last {
+/// The ports of clients and of peers, which nobody else uses.
+pub(crate) fn check_ports(args: &DevArgs) -> anyhow::Result<(Vec<u16>, Vec<u16>)> {
+    let in_a_row = |first: u16, flag: &str| {
+        (0..u16::from(args.nodes))
+            .map(|offset| {
                 let port = first
                     .checked_add(offset)
                     .ok_or_else(|| Failure::new(2, format!("{flag} {first} is too high")))?;
@@ -60,8 +55,20 @@ impl Supervisor {
                     );
                     return Err(Failure::new(10, text).into());
                 }
-            }
-        }
+                Ok(port)
+            })
+            .collect::<anyhow::Result<Vec<u16>>>()
+    };
+    Ok((in_a_row(args.client_port, "--client-port")?, in_a_row(args.peer_port, "--peer-port")?))
+}
+
+impl Supervisor {
+    pub(crate) fn new(args: &DevArgs) -> anyhow::Result<Self> {
+        let program = std::env::current_exe().context("this program cannot be found again")?;
+        fs::create_dir_all(&args.dir).with_context(|| {
+            format!("{}: cannot be made. Give another --dir", args.dir.display())
+        })?;
+        check_ports(args)?;
         Ok(Self {
             dir: args.dir.clone(),
             program,
