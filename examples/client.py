@@ -232,8 +232,8 @@ def write_to_leader_only(cluster):
 
 
 def heal(cluster, node):
+    cluster.silent.remove(node)  # Also if it is down: its next process begins without.
     print(f"{node}: {cluster.lab(node, 'SimulateReplicationFailure', False)}")
-    cluster.silent.remove(node)
 
 
 def tell_fate(cluster, value, silenced, from_seq):

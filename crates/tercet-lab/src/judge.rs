@@ -282,7 +282,10 @@ impl Scene<'_> {
     /// How many of these events happened. Scripts count decisions, not repetitions: the same vote,
     /// or the same refusal of the same entries in the same term, counts once.
     pub(crate) fn count(&self, pattern: &EventPattern, events: &[LabEvent]) -> u64 {
-        let mut seen: Vec<(NodeId, u64, &[(String, String)])> = Vec::new();
+        let mut seen: Vec<&LabEvent> = Vec::new();
+        let same = |a: &LabEvent, b: &LabEvent| {
+            (a.node, a.term, &a.kind, &a.fields) == (b.node, b.term, &b.kind, &b.fields)
+        };
         let mut count = 0;
         for event in events.iter().filter(|event| self.matches(pattern, event)) {
             let may_repeat = matches!(
@@ -295,11 +298,10 @@ impl Scene<'_> {
                     | "vote_received"
                     | "vote_refused"
             );
-            let key = (event.node, event.term, event.fields.as_slice());
-            if may_repeat && seen.contains(&key) {
+            if may_repeat && seen.iter().any(|known| same(known, event)) {
                 continue;
             }
-            seen.push(key);
+            seen.push(event);
             count += 1;
         }
         count

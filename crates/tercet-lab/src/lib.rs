@@ -4,6 +4,8 @@
 //! where; the runner does it in a [`World`](ast::World), and says whether what it expects came true.
 //! The language is described in docs/lab.md.
 
+mod agent;
+mod agents;
 pub mod ast;
 pub mod backend;
 mod checker;
@@ -18,11 +20,14 @@ mod runner;
 mod setup;
 mod sim;
 
+pub use agent::{AgentError, serve_agent};
+pub use agents::{Agents, Host, HostProcesses};
 pub use checker::Violation;
 pub use lint::{Warning, lint};
 pub use narrate::is_worth_telling;
 pub use parse::{ScriptError, parse, parse_step};
-pub use processes::{Processes, end_all};
+pub use processes::{NodeProcesses, Processes, end_all, free_ports};
 pub use real::{RealBackend, RealOptions, RealSetup};
 pub use runner::{Failure, Path, Progress, Report, Runner, paths, run};
+pub use setup::NodeGiven;
 pub use sim::SimBackend;

@@ -6,17 +6,17 @@
 
 use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process, waitpid};
 use tercet_raft::{Incarnation, NodeId};
-use tercet_replica::Identity;
-use tercet_replica::prepare::{Forget, PreparedEntry, forget, prepare, tear};
+use tercet_replica::prepare::{Forget, PreparedEntry, forget, identities, prepare, tear};
 use tercet_wal::{FileDisk, HardState, WalOptions};
 
 use crate::ast::Wipe;
@@ -70,7 +70,67 @@ fn kill_all() {
     }
 }
 
-/// The processes of one cluster.
+/// The processes of a cluster's nodes, wherever they are.
+pub trait NodeProcesses: std::fmt::Debug {
+    /// How many nodes.
+    fn count(&self) -> u8;
+    /// Where everything is.
+    fn dir(&self) -> &Path;
+    /// A node's client address.
+    fn address(&self, node: NodeId) -> String;
+    /// Makes the directory of a node that never ran, in a cluster whose identity comes from `seed`.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn prepare(&mut self, seed: u64, node: NodeId, given: &NodeGiven) -> Done;
+    /// Starts a node with these arguments besides those that every node gets.
+    ///
+    /// # Errors
+    /// The process cannot be started.
+    fn start(&mut self, node: NodeId, arguments: &[String]) -> Done;
+    /// Whether a node's process exists.
+    fn is_running(&mut self, node: NodeId) -> bool;
+    /// A node that was started and ended by itself.
+    fn ended(&mut self) -> Option<NodeId>;
+    /// Whether a node's process stands still.
+    fn is_paused(&self, node: NodeId) -> bool;
+    /// `kill -9`.
+    ///
+    /// # Errors
+    /// The node does not run.
+    fn kill(&mut self, node: NodeId) -> Done;
+    /// The node stands still.
+    ///
+    /// # Errors
+    /// The node does not run.
+    fn pause(&mut self, node: NodeId) -> Done;
+    /// The node goes on.
+    ///
+    /// # Errors
+    /// The node does not run.
+    fn resume(&mut self, node: NodeId) -> Done;
+    /// The last line that a node logged, for who wants to know why it ended.
+    fn last_words(&mut self, node: NodeId) -> String;
+    /// Takes a memory away and leaves the node its vote: only of one that is down.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn forget(&mut self, node: NodeId, what: Wipe) -> Done;
+    /// Deletes files, under a running node's feet or not.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn delete(&mut self, node: NodeId, what: Wipe) -> Done;
+    /// Cuts the last entries short: only of a node that is down.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    fn tear(&mut self, node: NodeId, count: u64) -> Done;
+    /// Asks all nodes to stop, and waits for them.
+    fn stop_all(&mut self);
+}
+
+/// The processes of one cluster on this machine.
 #[derive(Debug)]
 pub struct Processes {
     /// What is started; `None` where the nodes were started by somebody else.
@@ -79,7 +139,8 @@ pub struct Processes {
     cluster_name: String,
     /// The nodes' client addresses.
     addresses: Vec<String>,
-    peer_ports: Vec<u16>,
+    /// The nodes' addresses for each other.
+    peers: Vec<String>,
     children: Vec<Option<Child>>,
     paused: Vec<bool>,
     wipes: u64,
@@ -93,17 +154,28 @@ fn at(path: &Path) -> impl FnOnce(std::io::Error) -> WorldError + '_ {
     move |error| WorldError(format!("{}: {error}", path.display()))
 }
 
-/// Ports that nobody listens on.
-fn free_ports(count: usize) -> Done<Vec<u16>> {
-    // All are held until all are known, so that none is given twice.
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind(("127.0.0.1", 0)))
-        .collect::<Result<_, _>>()
-        .map_err(words)?;
-    listeners
-        .iter()
-        .map(|listener| listener.local_addr().map(|address| address.port()).map_err(words))
-        .collect()
+/// Ports that nobody listens on, below those that the system gives to connections.
+///
+/// # Errors
+/// There are none.
+pub fn free_ports(count: usize) -> Done<Vec<u16>> {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    const FIRST: u16 = 12_000;
+    const RANGE: u16 = 18_000;
+    // Programs that run at the same time look in different places first.
+    let start = u16::try_from(std::process::id() % u32::from(RANGE)).expect("below the range");
+    let mut ports = Vec::new();
+    for _ in 0..RANGE {
+        if ports.len() == count {
+            return Ok(ports);
+        }
+        let step = NEXT.fetch_add(1, Ordering::Relaxed) % RANGE;
+        let port = FIRST + (start + step) % RANGE;
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+    }
+    Err(WorldError("this machine has no free ports".to_owned()))
 }
 
 impl Processes {
@@ -130,16 +202,30 @@ impl Processes {
     ) -> Done<Self> {
         fs::create_dir_all(&dir).map_err(at(&dir))?;
         let address = |port: &u16| format!("127.0.0.1:{port}");
-        Ok(Self {
+        let addresses = client_ports.iter().map(address).collect();
+        let peers = peer_ports.iter().map(address).collect();
+        Ok(Self::at_addresses(program, dir, cluster_name, addresses, peers))
+    }
+
+    /// Places for nodes with these addresses for clients and for each other, in a directory that
+    /// exists. Some of them may be those of other machines, as long as they are not started here.
+    pub(crate) fn at_addresses(
+        program: PathBuf,
+        dir: PathBuf,
+        cluster_name: &str,
+        addresses: Vec<String>,
+        peers: Vec<String>,
+    ) -> Self {
+        Self {
             program: Some(program),
             cluster_name: cluster_name.to_owned(),
-            addresses: client_ports.iter().map(address).collect(),
-            peer_ports: peer_ports.to_vec(),
-            children: client_ports.iter().map(|_| None).collect(),
-            paused: vec![false; client_ports.len()],
+            children: addresses.iter().map(|_| None).collect(),
+            paused: vec![false; addresses.len()],
             wipes: 0,
             dir,
-        })
+            addresses,
+            peers,
+        }
     }
 
     /// Nodes that somebody else started, by their client addresses: they can be talked to, but not
@@ -149,17 +235,12 @@ impl Processes {
             program: None,
             dir: PathBuf::new(),
             cluster_name: String::new(),
-            peer_ports: Vec::new(),
+            peers: Vec::new(),
             children: addresses.iter().map(|_| None).collect(),
             paused: vec![false; addresses.len()],
             wipes: 0,
             addresses,
         }
-    }
-
-    /// How many nodes.
-    pub fn count(&self) -> u8 {
-        u8::try_from(self.addresses.len()).expect("at most 7 nodes")
     }
 
     fn program(&self, node: NodeId) -> Done<&Path> {
@@ -174,11 +255,6 @@ impl Processes {
         usize::from(node.slot()) - 1
     }
 
-    /// Where everything is.
-    pub fn dir(&self) -> &Path {
-        &self.dir
-    }
-
     pub(crate) fn data(&self, node: NodeId) -> PathBuf {
         self.dir.join(node.to_string())
     }
@@ -187,9 +263,22 @@ impl Processes {
         self.dir.join(format!("{node}.log"))
     }
 
-    /// A node's client address.
-    pub fn address(&self, node: NodeId) -> String {
-        self.addresses[Self::place(node)].clone()
+    /// Whether somebody beyond this machine can reach a node.
+    fn is_public(&self, node: NodeId) -> bool {
+        let place = Self::place(node);
+        [&self.addresses[place], &self.peers[place]]
+            .iter()
+            .filter_map(|address| address.parse::<SocketAddr>().ok())
+            .any(|address| !address.ip().is_loopback())
+    }
+
+    fn signal(&self, node: NodeId, signal: Signal) -> Done {
+        self.program(node)?;
+        let child = self.children[Self::place(node)].as_ref();
+        let child = child.ok_or_else(|| WorldError(format!("{node} does not run")))?;
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| WorldError(format!("{node} has no process id")))?;
+        kill_process(pid, signal).map_err(words)
     }
 
     const fn options() -> WalOptions {
@@ -206,27 +295,46 @@ impl Processes {
         FileDisk::open(dir.clone())
             .map_err(|error| WorldError(format!("{}: {error}", dir.display())))
     }
+}
 
-    pub(crate) fn prepare(&self, identity: &Identity, given: &NodeGiven) -> Done {
-        let mut disk = self.disk(identity.node)?;
+impl NodeProcesses for Processes {
+    fn count(&self) -> u8 {
+        u8::try_from(self.addresses.len()).expect("at most 7 nodes")
+    }
+
+    fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    fn address(&self, node: NodeId) -> String {
+        self.addresses[Self::place(node)].clone()
+    }
+
+    fn prepare(&mut self, seed: u64, node: NodeId, given: &NodeGiven) -> Done {
+        let ids: Vec<NodeId> = (1..=self.count()).filter_map(NodeId::new).collect();
+        let identity = identities(&self.cluster_name, &ids, seed)
+            .into_iter()
+            .find(|identity| identity.node == node)
+            .ok_or_else(|| WorldError(format!("there is no {node} in the cluster")))?;
+        let mut disk = self.disk(node)?;
         let hard_state = HardState { term: given.term, vote: given.voted.map(NodeId::slot) };
         let entry = |(term, value): &(u64, String)| PreparedEntry {
             term: *term,
             value: Some(Bytes::from(value.clone())),
         };
         let log: Vec<PreparedEntry> = given.log.iter().map(entry).collect();
-        prepare(&mut disk, identity, hard_state, &log, Self::options()).map_err(words)
+        prepare(&mut disk, &identity, hard_state, &log, Self::options()).map_err(words)
     }
 
-    /// Starts a node with these arguments besides those that every node gets.
-    pub(crate) fn start(&mut self, node: NodeId, arguments: &[String]) -> Done {
+    fn start(&mut self, node: NodeId, arguments: &[String]) -> Done {
         let program = self.program(node)?.to_owned();
         let log_path = self.log(node);
         let log =
             OpenOptions::new().create(true).append(true).open(&log_path).map_err(at(&log_path))?;
         let out: File = log.try_clone().map_err(at(&log_path))?;
-        let member = |(port, id): (&u16, usize)| format!("{id}=127.0.0.1:{port}");
-        let members: Vec<String> = self.peer_ports.iter().zip(1..).map(member).collect();
+        let member = |(peer, id): (&String, usize)| format!("{id}={peer}");
+        let members: Vec<String> = self.peers.iter().zip(1..).map(member).collect();
+        let insecure = self.is_public(node).then_some("--insecure");
         let child = Command::new(&program)
             .arg("serve")
             .arg("--lab")
@@ -237,6 +345,7 @@ impl Processes {
             .arg(format!("--cluster-name={}", self.cluster_name))
             .arg(format!("--listen={}", self.address(node)))
             .arg(format!("--segment={SEGMENT_BYTES}"))
+            .args(insecure)
             .args(arguments)
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())
@@ -250,7 +359,7 @@ impl Processes {
         Ok(())
     }
 
-    pub(crate) fn is_running(&mut self, node: NodeId) -> bool {
+    fn is_running(&mut self, node: NodeId) -> bool {
         let place = Self::place(node);
         if self.program.is_none() {
             return self.addresses[place]
@@ -263,8 +372,7 @@ impl Processes {
         }
     }
 
-    /// A node that was started here and ended by itself.
-    pub fn ended(&mut self) -> Option<NodeId> {
+    fn ended(&mut self) -> Option<NodeId> {
         let ids = (1..=self.count()).filter_map(NodeId::new);
         ids.into_iter().find(|id| {
             let child = self.children[Self::place(*id)].as_mut();
@@ -272,12 +380,11 @@ impl Processes {
         })
     }
 
-    pub(crate) fn is_paused(&self, node: NodeId) -> bool {
+    fn is_paused(&self, node: NodeId) -> bool {
         self.paused[Self::place(node)]
     }
 
-    /// `kill -9`.
-    pub(crate) fn kill(&mut self, node: NodeId) -> Done {
+    fn kill(&mut self, node: NodeId) -> Done {
         self.program(node)?;
         let child = self.children[Self::place(node)].take();
         let mut child = child.ok_or_else(|| WorldError(format!("{node} does not run")))?;
@@ -288,36 +395,25 @@ impl Processes {
         Ok(())
     }
 
-    fn signal(&self, node: NodeId, signal: Signal) -> Done {
-        self.program(node)?;
-        let child = self.children[Self::place(node)].as_ref();
-        let child = child.ok_or_else(|| WorldError(format!("{node} does not run")))?;
-        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let pid = pid.ok_or_else(|| WorldError(format!("{node} has no process id")))?;
-        kill_process(pid, signal).map_err(words)
-    }
-
-    pub(crate) fn pause(&mut self, node: NodeId) -> Done {
+    fn pause(&mut self, node: NodeId) -> Done {
         self.signal(node, Signal::STOP)?;
         self.paused[Self::place(node)] = true;
         Ok(())
     }
 
-    pub(crate) fn resume(&mut self, node: NodeId) -> Done {
+    fn resume(&mut self, node: NodeId) -> Done {
         self.signal(node, Signal::CONT)?;
         self.paused[Self::place(node)] = false;
         Ok(())
     }
 
-    /// The last line that a node logged, for who wants to know why it ended.
-    pub fn last_words(&self, node: NodeId) -> String {
+    fn last_words(&mut self, node: NodeId) -> String {
         let log = fs::read_to_string(self.log(node)).unwrap_or_default();
         let last = log.lines().rfind(|line| !line.trim().is_empty());
         last.unwrap_or("it said nothing").to_owned()
     }
 
-    /// Takes a memory away and leaves the node its vote: only of one that is down.
-    pub(crate) fn forget(&mut self, node: NodeId, what: Wipe) -> Done {
+    fn forget(&mut self, node: NodeId, what: Wipe) -> Done {
         self.program(node)?;
         self.wipes += 1;
         let what = match what {
@@ -329,8 +425,7 @@ impl Processes {
         forget(&mut self.disk(node)?, what, incarnation, Self::options()).map_err(words)
     }
 
-    /// Deletes files, under a running node's feet or not.
-    pub(crate) fn delete(&self, node: NodeId, what: Wipe) -> Done {
+    fn delete(&mut self, node: NodeId, what: Wipe) -> Done {
         self.program(node)?;
         let data = self.data(node);
         let remove = |path: &Path| match fs::remove_file(path) {
@@ -350,14 +445,13 @@ impl Processes {
         }
     }
 
-    pub(crate) fn tear(&self, node: NodeId, count: u64) -> Done {
+    fn tear(&mut self, node: NodeId, count: u64) -> Done {
         self.program(node)?;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         tear(&mut self.disk(node)?, count, Self::options()).map_err(words)
     }
 
-    /// Asks all nodes to stop, and waits for them.
-    pub fn stop_all(&mut self) {
+    fn stop_all(&mut self) {
         for (child, paused) in self.children.iter_mut().zip(&self.paused) {
             if let Some(child) = child {
                 if *paused {

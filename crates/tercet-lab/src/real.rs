@@ -13,8 +13,8 @@ use tercet_client::v1::log_client::LogClient;
 use tercet_client::{Outcome, Reason, from_status, v1};
 use tercet_raft::{NodeId, Profile, RoleKind, Rules};
 use tercet_replica::gate::MessageKind;
-use tercet_replica::prepare::identities;
 use tokio::runtime::Runtime;
+use tonic::metadata::AsciiMetadataValue;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
@@ -23,7 +23,7 @@ use crate::backend::{
     Backend, ClientAnswer, Done, GateChange, HeldView, LabEvent, NodeView, Ticket, ViewContent,
     ViewEntry, WorldError,
 };
-use crate::processes::{CLUSTER, Processes};
+use crate::processes::NodeProcesses;
 use crate::setup::{given_of, names_of, rules_of};
 
 /// How long a node may take to answer a look.
@@ -50,6 +50,8 @@ pub struct RealOptions {
     pub heartbeat: Duration,
     /// The election timeouts.
     pub election: (Duration, Duration),
+    /// What the nodes' labs want to hear, if anything.
+    pub token: Option<String>,
 }
 
 impl Default for RealOptions {
@@ -59,7 +61,32 @@ impl Default for RealOptions {
             patience: Duration::from_secs(5),
             heartbeat: Duration::from_millis(50),
             election: (Duration::from_millis(150), Duration::from_millis(300)),
+            token: None,
         }
+    }
+}
+
+/// The metadata that every request of the lab carries.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Token(Option<AsciiMetadataValue>);
+
+/// The name of that metadata.
+pub(crate) const TOKEN: &str = "lab-token";
+
+impl Token {
+    pub(crate) fn new(token: Option<&str>) -> Done<Self> {
+        let value = token.map(AsciiMetadataValue::try_from).transpose();
+        value.map(Self).map_err(|_| {
+            WorldError::new("the lab's token has characters that cannot be sent: use plain ASCII")
+        })
+    }
+
+    pub(crate) fn request<T>(&self, content: T) -> Request<T> {
+        let mut request = Request::new(content);
+        if let Some(token) = &self.0 {
+            request.metadata_mut().insert(TOKEN, token.clone());
+        }
+        request
     }
 }
 
@@ -68,8 +95,9 @@ type Answers = Arc<Mutex<BTreeMap<Ticket, ClientAnswer>>>;
 /// A cluster of real processes.
 #[derive(Debug)]
 pub struct RealBackend {
-    processes: Processes,
+    processes: Box<dyn NodeProcesses>,
     options: RealOptions,
+    token: Token,
     recovery: Recovery,
     profile: Profile,
     timers: Timers,
@@ -127,7 +155,11 @@ impl RealBackend {
     ///
     /// # Errors
     /// A process that cannot be started, or a node that does not come up.
-    pub fn new(script: &Script, processes: Processes, options: RealOptions) -> Done<Self> {
+    pub fn new(
+        script: &Script,
+        processes: impl NodeProcesses + 'static,
+        options: RealOptions,
+    ) -> Done<Self> {
         let header = &script.header;
         let setup = RealSetup {
             profile: header.profile,
@@ -137,8 +169,8 @@ impl RealBackend {
         };
         let mut backend = Self::attach(processes, setup, options)?;
         let ids: Vec<NodeId> = backend.nodes.keys().copied().collect();
-        for identity in identities(CLUSTER, &ids, header.seed) {
-            backend.processes.prepare(&identity, &given_of(script, identity.node))?;
+        for id in &ids {
+            backend.processes.prepare(header.seed, *id, &given_of(script, *id))?;
         }
         backend.start_all()?;
         for id in &ids {
@@ -156,7 +188,12 @@ impl RealBackend {
     ///
     /// # Errors
     /// The machine gives no threads, or an address is none.
-    pub fn attach(processes: Processes, setup: RealSetup, options: RealOptions) -> Done<Self> {
+    pub fn attach(
+        processes: impl NodeProcesses + 'static,
+        setup: RealSetup,
+        options: RealOptions,
+    ) -> Done<Self> {
+        let token = Token::new(options.token.as_deref())?;
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -184,8 +221,9 @@ impl RealBackend {
             nodes.insert(id, node);
         }
         Ok(Self {
-            processes,
+            processes: Box::new(processes),
             options,
+            token,
             recovery: setup.recovery,
             profile: setup.profile,
             timers: setup.timers,
@@ -221,11 +259,20 @@ impl RealBackend {
     /// Which node does not, and what to do.
     pub fn check_lab(&self) -> Done {
         for (id, node) in &self.nodes {
-            let look = self.runtime.block_on(look_at(node.channel.clone(), u64::MAX));
-            if let Err(status) = look
-                && status.code() == tonic::Code::Unimplemented
-            {
-                return Err(WorldError(format!("{id} runs without --lab: start it with --lab")));
+            let look =
+                self.runtime.block_on(look_at(node.channel.clone(), self.token.clone(), u64::MAX));
+            match look.map_err(|status| status.code()) {
+                Err(tonic::Code::Unimplemented) => {
+                    return Err(WorldError(format!(
+                        "{id} runs without --lab: start it with --lab"
+                    )));
+                }
+                Err(tonic::Code::Unauthenticated) => {
+                    return Err(WorldError(format!(
+                        "{id} refuses the lab's token: set TERCET_LAB_TOKEN to the node's"
+                    )));
+                }
+                Ok(_) | Err(_) => {}
             }
         }
         Ok(())
@@ -254,8 +301,8 @@ impl RealBackend {
     }
 
     /// The processes, for who ends the run.
-    pub const fn processes(&mut self) -> &mut Processes {
-        &mut self.processes
+    pub fn processes(&mut self) -> &mut dyn NodeProcesses {
+        &mut *self.processes
     }
 
     fn node_mut(&mut self, node: NodeId) -> &mut Node {
@@ -304,6 +351,7 @@ impl RealBackend {
         for id in ids {
             let running = self.processes.is_running(id);
             let paused = self.processes.is_paused(id);
+            let token = self.token.clone();
             let node = self.node_mut(id);
             node.view.paused = paused;
             if !running {
@@ -312,7 +360,7 @@ impl RealBackend {
                 node.held.clear();
             } else if !paused {
                 let (channel, events_from) = (node.channel.clone(), node.events_from);
-                asked.push((id, look_at(channel, events_from)));
+                asked.push((id, look_at(channel, token, events_from)));
             }
         }
         let answers = self.runtime.block_on(async {
@@ -381,7 +429,7 @@ impl RealBackend {
             return Err(WorldError(format!("{node} does not run, or stands still")));
         }
         let mut client = LabClient::new(self.nodes[&node].channel.clone());
-        let mut request = Request::new(v1::InterfereRequest { action: Some(action) });
+        let mut request = self.token.request(v1::InterfereRequest { action: Some(action) });
         request.set_timeout(LOOK);
         self.runtime
             .block_on(client.interfere(request))
@@ -395,9 +443,13 @@ impl RealBackend {
     }
 }
 
-async fn look_at(channel: Channel, events_from: u64) -> Result<v1::LookResponse, Status> {
+async fn look_at(
+    channel: Channel,
+    token: Token,
+    events_from: u64,
+) -> Result<v1::LookResponse, Status> {
     let mut client = LabClient::new(channel).max_decoding_message_size(usize::MAX);
-    let mut request = Request::new(v1::LookRequest { events_from });
+    let mut request = token.request(v1::LookRequest { events_from });
     request.set_timeout(LOOK);
     client.look(request).await.map(tonic::Response::into_inner)
 }
@@ -436,13 +488,13 @@ fn answer_of(status: &Status, addresses: &BTreeMap<String, NodeId>) -> ClientAns
     if error.outcome == Outcome::Unknown {
         return ClientAnswer::Unknown(error.message);
     }
-    match error.reason {
-        Reason::NotLeader => {
-            let leader = error.leader.as_ref().and_then(|address| addresses.get(address));
-            ClientAnswer::Redirect(leader.copied())
-        }
-        Reason::NoLeader => ClientAnswer::Redirect(None),
-        _ => ClientAnswer::Refused(error.message),
+    if error.reason == Reason::NotLeader {
+        let leader = error.leader.as_ref().and_then(|address| addresses.get(address));
+        ClientAnswer::Redirect(leader.copied())
+    } else if error.reason == Reason::NoLeader {
+        ClientAnswer::Redirect(None)
+    } else {
+        ClientAnswer::Refused(error.message)
     }
 }
 

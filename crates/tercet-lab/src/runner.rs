@@ -254,6 +254,9 @@ impl<B: std::fmt::Debug> std::fmt::Debug for Runner<'_, B> {
     }
 }
 
+/// Node, whether it is up, role, term, commit, last index, last term.
+type NodeState = (NodeId, bool, RoleKind, u64, u64, u64, u64);
+
 /// What went wrong with a step.
 enum Wrong {
     /// It was expected, and is not so.
@@ -534,7 +537,7 @@ impl<'a, B: Backend> Runner<'a, B> {
     }
 
     /// What must stand still when a cluster is at rest.
-    fn state(&self) -> (Vec<(NodeId, bool, RoleKind, u64, u64, u64, u64)>, usize) {
+    fn state(&self) -> (Vec<NodeState>, usize) {
         let node = |view: &NodeView| {
             let last_term = view.log.last().map_or(0, |entry| entry.term);
             (view.node, view.up, view.role, view.term, view.commit, view.last(), last_term)

@@ -6,11 +6,13 @@ use crate::ast::{Header, Mutant, Recovery, Script};
 
 /// What one node's directory holds before it starts.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub(crate) struct NodeGiven {
-    pub(crate) term: u64,
-    pub(crate) voted: Option<NodeId>,
-    /// Term and value of each entry.
-    pub(crate) log: Vec<(u64, String)>,
+pub struct NodeGiven {
+    /// The term that it has seen.
+    pub term: u64,
+    /// Who got its vote in that term.
+    pub voted: Option<NodeId>,
+    /// Term and value of each entry, from index 1.
+    pub log: Vec<(u64, String)>,
 }
 
 /// All that the `given` lines say of a node; a later line replaces what it names again.

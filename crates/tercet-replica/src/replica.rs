@@ -468,6 +468,14 @@ impl<D: Disk> Replica<D> {
         let has_log = !disk.list("wal").map_err(io("list wal"))?.is_empty();
         let (found, mut lost) = match Identity::load(&mut disk) {
             Ok(found) => (found, lost),
+            // Whoever has spoken once has a whole copy, and whoever is a member has a log. Without
+            // either, the directory was still being made when a crash cut that short: it is a new
+            // one. Were it mute, it could never help to form the cluster that would readmit it.
+            Err(IdentityError::Damaged) if !has_log && lost.is_none() => {
+                let text = "the identity was not written whole: this directory counts as new";
+                effects.push_back(Effect::Notice(text.to_owned()));
+                (None, None)
+            }
             Err(error @ IdentityError::Damaged) => (None, Some(error.to_string())),
             Err(error) => return Err(error.into()),
         };

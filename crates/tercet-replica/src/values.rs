@@ -99,6 +99,8 @@ pub(crate) struct ValuesFile<F> {
     written: u64,
     /// Lines to write at `bytes`.
     buffer: Vec<u8>,
+    /// Whether somebody cut the file: what was written since gave it its length back, behind a hole.
+    was_cut: bool,
 }
 
 impl<F: DiskFile> ValuesFile<F> {
@@ -108,7 +110,7 @@ impl<F: DiskFile> ValuesFile<F> {
             Some(file) => file,
             None => disk.create(FILE)?,
         };
-        Ok(Self { file, bytes: 0, written: 0, buffer: Vec::new() })
+        Ok(Self { file, bytes: 0, written: 0, buffer: Vec::new(), was_cut: false })
     }
 
     pub(crate) const fn written(&self) -> u64 {
@@ -125,6 +127,7 @@ impl<F: DiskFile> ValuesFile<F> {
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
         if !self.buffer.is_empty() {
+            self.was_cut |= self.file.len()? < self.bytes;
             self.file.write_at(&self.buffer, self.bytes)?;
             self.bytes += self.buffer.len() as u64;
             self.buffer.clear();
@@ -139,7 +142,8 @@ impl<F: DiskFile> ValuesFile<F> {
 
     /// Whether the file on disk is still the one that this node writes, with the length it wrote.
     pub(crate) fn is_intact<D: Disk<File = F>>(&self, disk: &D) -> io::Result<bool> {
-        Ok(disk.same_file(&self.file, FILE)? && self.file.len()? == self.bytes)
+        let is_whole = !self.was_cut && self.file.len()? == self.bytes;
+        Ok(is_whole && disk.same_file(&self.file, FILE)?)
     }
 }
 

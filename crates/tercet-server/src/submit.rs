@@ -35,12 +35,10 @@ pub(crate) async fn run(node: &NodeHandle, submit: Submit) -> Result<Submitted, 
             Ok(Err(error)) | Err(error) => error,
         };
         maybe_appended |= error.outcome == Outcome::Unknown;
-        let retry = match error.reason {
-            Reason::NoLeader | Reason::Quarantined => true,
-            // Who wants no forwarding looks for the next leader itself.
-            Reason::LeadershipLost | Reason::NotLeader => !submit.never_forward,
-            _ => false,
-        };
+        let waits = matches!(error.reason, Reason::NoLeader | Reason::Quarantined);
+        // Who wants no forwarding looks for the next leader itself.
+        let moved = matches!(error.reason, Reason::LeadershipLost | Reason::NotLeader);
+        let retry = waits || (moved && !submit.never_forward);
         // With `expect_next`, a repetition of what was appended is recognised by its id, so the
         // condition does not turn a success into a conflict.
         if !retry || Instant::now() + PAUSE >= submit.deadline || progress.borrow().stopping {

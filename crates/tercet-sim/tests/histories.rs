@@ -6,6 +6,8 @@
 mod support;
 
 use support::chaos::{Plan, live};
+use support::clients::Clients;
+use support::judge::judge;
 use support::watch::Met;
 use support::{caught, for_seeds};
 use tercet_raft::{Profile, Rules};
@@ -49,22 +51,86 @@ fn many(what: &str, seeds: std::ops::Range<u64>, nodes: u8, profile: Profile) {
 
 #[test]
 fn three_nodes_modern() {
-    many("three nodes, modern", 0..120, 3, Profile::Modern);
+    many("three nodes, modern", 0..1_000, 3, Profile::Modern);
 }
 
 #[test]
 fn five_nodes_modern() {
-    many("five nodes, modern", 1_000..1_080, 5, Profile::Modern);
+    many("five nodes, modern", 10_000..10_600, 5, Profile::Modern);
 }
 
 #[test]
 fn three_nodes_paper() {
-    many("three nodes, paper", 2_000..2_080, 3, Profile::Paper);
+    many("three nodes, paper", 20_000..20_600, 3, Profile::Paper);
 }
 
 #[test]
 fn five_nodes_paper() {
-    many("five nodes, paper", 3_000..3_040, 5, Profile::Paper);
+    many("five nodes, paper", 30_000..30_300, 5, Profile::Paper);
+}
+
+/// A check that cannot fail proves nothing: a good history is judged good, and the same one with one
+/// thing changed in it is not.
+#[test]
+fn the_judge_refuses_broken_histories() {
+    type Break = fn(&mut Clients);
+    let breaks: [(&str, Break); 8] = [
+        ("lost", |clients| {
+            let request = clients.requests.iter_mut().find(|r| r.acked.is_some()).unwrap();
+            request.id += 1 << 32;
+        }),
+        ("nobody submitted", |clients| {
+            let at = clients.requests.iter().position(|r| r.acked.is_some()).unwrap();
+            clients.requests.remove(at);
+        }),
+        ("phantom", |clients| {
+            let request = clients.requests.iter_mut().find(|r| r.acked.is_some()).unwrap();
+            request.given_up = true;
+        }),
+        ("torn", |clients| {
+            let request = clients.requests.iter_mut().find(|r| r.values.len() > 1).unwrap();
+            request.values.pop();
+        }),
+        ("stands at", |clients| {
+            let of_others = clients.requests.last().unwrap().attempts.clone();
+            clients.requests[0].attempts.extend(of_others);
+        }),
+        ("before", |clients| {
+            let mut acked = clients.requests.iter_mut().filter(|r| r.acked.is_some());
+            let (first, second) = (acked.next().unwrap(), acked.next_back().unwrap());
+            std::mem::swap(&mut first.begun, &mut second.begun);
+            let ended = |acked: &mut Option<(_, u64)>| acked.as_mut().map(|(_, ended)| *ended);
+            let (early, late) = (ended(&mut first.acked), ended(&mut second.acked));
+            first.acked.as_mut().unwrap().1 = late.unwrap();
+            second.acked.as_mut().unwrap().1 = early.unwrap();
+        }),
+        ("stale", |clients| {
+            let mut reads = clients.reads.iter_mut().rev();
+            let read = reads.find(|read| read.linearizable && read.values.len() > 1).unwrap();
+            read.values.clear();
+        }),
+        ("no prefix", |clients| {
+            let read = clients.reads.iter_mut().rev().find(|read| read.values.len() > 1).unwrap();
+            read.values.swap(0, 1);
+        }),
+    ];
+    let lived = |seed| {
+        let (nodes, profile, rules) = (3, Profile::Modern, Rules::default());
+        live(Plan { seed, nodes, profile, rules, traced: false }).unwrap()
+    };
+    // A long history, with a bit of everything.
+    let is_rich = |seed: &u64| {
+        let Clients { requests, reads, .. } = lived(*seed).clients;
+        let long = reads.iter().filter(|read| read.linearizable && read.values.len() > 20);
+        requests.len() > 50 && long.count() > 3
+    };
+    let seed = (0..100).find(is_rich).unwrap();
+    for (name, break_it) in breaks {
+        let mut outcome = lived(seed);
+        break_it(&mut outcome.clients);
+        let found = judge(&mut outcome.world, &outcome.clients).unwrap_err();
+        assert!(found.contains(name), "seed {seed}, {name}: {found}");
+    }
 }
 
 /// A check that cannot fail proves nothing: with a rule switched off, a seed is found.

@@ -1,15 +1,14 @@
 //! A cluster of real node processes on this machine.
 
 use std::fs::{self, File, OpenOptions};
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use tercet_client::{Client, v1};
+pub use tercet_lab::free_ports;
 use tokio::runtime::Runtime;
 
 use crate::checker::{self, History};
@@ -454,27 +453,4 @@ fn summary(statuses: &[Option<v1::StatusResponse>]) -> String {
         ),
     };
     statuses.iter().zip(1..).map(one).collect::<Vec<_>>().join("; ")
-}
-
-/// Ports that nobody listens on, below those that the system gives to connections.
-///
-/// # Errors
-/// There are none.
-pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    const FIRST: u16 = 12_000;
-    const RANGE: u16 = 18_000;
-    let start = u16::try_from(std::process::id() % u32::from(RANGE)).expect("below the range");
-    let mut ports = Vec::new();
-    for _ in 0..RANGE {
-        if ports.len() == count {
-            return Ok(ports);
-        }
-        let step = NEXT.fetch_add(1, Ordering::Relaxed) % RANGE;
-        let port = FIRST + u16::try_from((u32::from(start) + u32::from(step)) % u32::from(RANGE))?;
-        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
-            ports.push(port);
-        }
-    }
-    bail!("no free ports")
 }

@@ -138,6 +138,39 @@ pub(crate) enum LabCommand {
 The exit code is 1 if anything that was expected did not come true, and 2 if a script cannot be run."
     )]
     Run(LabRunArgs),
+    /// Run nodes on this machine for scripts that run on several
+    #[command(
+        after_help = "Example, on each of the machines:\n  TERCET_LAB_TOKEN=… tercet lab agent --listen 10.0.0.1:7300 --dir ./lab"
+    )]
+    Agent {
+        /// Where callers connect; beyond this machine it wants a secret in TERCET_LAB_TOKEN
+        #[arg(long, default_value = "127.0.0.1:7300", value_name = "ADDR")]
+        listen: SocketAddr,
+        /// Where the nodes keep their data: DIR/RUN/n1 …
+        #[arg(long, value_name = "DIR")]
+        dir: PathBuf,
+    },
+}
+
+/// Where real processes run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) enum Real {
+    /// On this machine.
+    Here,
+    /// On the machines that a file names.
+    Hosts(PathBuf),
+}
+
+impl std::str::FromStr for Real {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "local" => Ok(Self::Here),
+            file if file.ends_with(".toml") => Ok(Self::Hosts(file.into())),
+            _ => Err("a file of hosts ends in .toml; scripts go before --real".to_owned()),
+        }
+    }
 }
 
 #[derive(ClapArgs, Debug)]
@@ -151,9 +184,16 @@ pub(crate) struct LabRunArgs {
     /// In the simulator, with each of these seeds instead of the script's own: 1..1000
     #[arg(long, value_name = "A..B")]
     pub(crate) seeds: Option<String>,
-    /// On real processes on this machine instead of in the simulator
-    #[arg(long, conflicts_with = "seeds")]
-    pub(crate) real: bool,
+    /// On real processes instead of in the simulator: on this machine, or on those of a file of hosts
+    /// (put the scripts before it)
+    #[arg(
+        long,
+        conflicts_with = "seeds",
+        num_args = 0..=1,
+        default_missing_value = "local",
+        value_name = "HOSTS.toml"
+    )]
+    pub(crate) real: Option<Real>,
     /// On real processes: how often to run each script
     #[arg(long, default_value_t = 1, requires = "real", value_name = "TIMES")]
     pub(crate) repeat: u32,
@@ -353,4 +393,31 @@ pub(crate) struct TransferArgs {
     pub(crate) to: Option<u32>,
     #[command(flatten)]
     pub(crate) nodes: Nodes,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn real(arguments: &str) -> Result<(usize, Option<Real>), String> {
+        let line = format!("tercet lab run {arguments}");
+        let args = Args::try_parse_from(line.split(' ')).map_err(|error| error.to_string())?;
+        let Command::Lab { command: LabCommand::Run(run) } = args.command else {
+            return Err("it is another command".to_owned());
+        };
+        Ok((run.scripts.len(), run.real))
+    }
+
+    #[test]
+    fn real_takes_a_file_of_hosts_or_nothing() {
+        let hosts = Some(Real::Hosts("h.toml".into()));
+        assert_eq!(real("x"), Ok((1, None)));
+        assert_eq!(real("x --real"), Ok((1, Some(Real::Here))));
+        assert_eq!(real("--all --real"), Ok((0, Some(Real::Here))));
+        assert_eq!(real("--all --real --repeat 2"), Ok((0, Some(Real::Here))));
+        assert_eq!(real("x y --real h.toml"), Ok((2, hosts.clone())));
+        assert_eq!(real("--all --real h.toml --scale 2"), Ok((0, hosts)));
+        assert!(real("--real x").unwrap_err().contains("scripts go before --real"));
+        assert!(real("x --repeat 2").is_err() && real("x --real --seeds 1..2").is_err());
+    }
 }

@@ -180,6 +180,11 @@ fn read_file(path: &Path) -> anyhow::Result<File> {
 }
 
 fn parse_file(content: &str) -> Result<File, String> {
+    parse_toml(content)
+}
+
+/// What a file says, or what is wrong with it, with the line in front.
+pub(crate) fn parse_toml<T: de::DeserializeOwned>(content: &str) -> Result<T, String> {
     toml::from_str(content).map_err(|error| {
         let line = error
             .span()

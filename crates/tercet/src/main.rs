@@ -15,7 +15,9 @@ use crate::output::Failure;
 
 fn main() -> ExitCode {
     let args = args::Args::parse();
-    match commands::run(args) {
+    let result = commands::run(args);
+    dev::give_way_to_signal();
+    match result {
         Ok(code) => ExitCode::from(code),
         Err(error) if output::is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {

@@ -38,6 +38,8 @@ pub(crate) struct Plan {
 pub(crate) struct Outcome {
     pub(crate) met: Met,
     pub(crate) trace: Vec<String>,
+    pub(crate) world: World,
+    pub(crate) clients: Clients,
 }
 
 /// Lives one seed.
@@ -59,8 +61,9 @@ pub(crate) fn live(plan: Plan) -> Result<Outcome, String> {
             return Err(format!("{id} reads {} records of another number", records.len()));
         }
     }
-    judge(&mut chaos.world, &chaos.clients)?;
-    Ok(Outcome { met: chaos.watch.met, trace: chaos.watch.trace.unwrap_or_default() })
+    let Chaos { mut world, clients, watch, .. } = chaos;
+    judge(&mut world, &clients)?;
+    Ok(Outcome { met: watch.met, trace: watch.trace.unwrap_or_default(), world, clients })
 }
 
 type Fault = fn(&mut Chaos);
@@ -264,7 +267,9 @@ impl Chaos {
     fn survive_in_write(&mut self, id: NodeId) -> Survive {
         let survive = match self.random.below(3) {
             0 => Survive::All,
+            // Who is trusted without a memory never comes out of quarantine.
             1 => Survive::None,
+            _ if self.rules.trust_wiped => Survive::None,
             _ => Survive::Random(self.random.next()),
         };
         let may_damage = matches!(survive, Survive::Random(_));
@@ -285,6 +290,8 @@ impl Chaos {
             // Its disk failed it again: the next start finds what survived.
             let survive = self.survive();
             self.world.crash(id, survive);
+            self.watch.note_failed_start(id);
+            self.watch.count("start cut short");
         }
     }
 

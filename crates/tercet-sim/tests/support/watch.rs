@@ -73,9 +73,17 @@ impl Watch {
         self.suspects.remove(&id);
     }
 
-    /// A node was started again that had this identity: now it is known what it remembers.
-    pub(crate) fn note_start(&mut self, world: &World, id: NodeId, had: Option<&Identity>) {
+    /// A start was cut short, and what failed is over.
+    pub(crate) fn note_failed_start(&mut self, id: NodeId) {
         self.failing.remove(&id);
+    }
+
+    /// A node was started again that had this identity: now it is known what it remembers, unless
+    /// its disk is still to fail.
+    pub(crate) fn note_start(&mut self, world: &World, id: NodeId, had: Option<&Identity>) {
+        if self.failing.contains(&id) {
+            return;
+        }
         let has = world.replica(id).map(|replica| replica.identity().incarnation);
         if self.suspects.remove(&id) && has != had.map(|identity| identity.incarnation) {
             self.count("damaged by a crash in a write");
@@ -130,7 +138,8 @@ impl Watch {
             }
         } else if let Event::VoteGranted { .. } | Event::PreVoteGranted { .. } = event {
             let identity = world.replica(id).map(|replica| replica.identity());
-            if identity.is_some_and(|identity| identity.state != IdentityState::Voter) {
+            let is_mute = identity.is_some_and(|identity| identity.state != IdentityState::Voter);
+            if is_mute && !world.config().rules.trust_wiped {
                 return Err(format!("{id} is mute and votes: {event}"));
             }
         } else if let Event::Committed { from, to, .. } = event {

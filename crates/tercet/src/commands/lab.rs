@@ -3,7 +3,8 @@
 use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context as _;
 use serde_json::json;
@@ -13,9 +14,10 @@ use tercet_lab::{
     parse,
 };
 
+use super::lab_hosts;
 use super::play::Player;
 use super::trace::{self, Trace};
-use crate::args::{LabCommand, LabRunArgs};
+use crate::args::{LabCommand, LabRunArgs, Real};
 use crate::output::{self, line, note};
 
 /// A script that was found and parsed.
@@ -38,6 +40,7 @@ pub(crate) fn run(command: LabCommand, json: bool) -> anyhow::Result<u8> {
         }
         LabCommand::Check { scripts } => check(&scripts, json),
         LabCommand::Run(args) => run_scripts(&args, json),
+        LabCommand::Agent { listen, dir } => lab_hosts::agent(listen, dir),
     }
 }
 
@@ -162,7 +165,7 @@ fn run_scripts(args: &LabRunArgs, json: bool) -> anyhow::Result<u8> {
         args.scripts.clone()
     };
     let loaded = names.iter().map(|name| load(name)).collect::<anyhow::Result<Vec<_>>>()?;
-    if args.real {
+    if args.real.is_some() {
         return run_real(args, &loaded, json);
     }
     let seeds = args.seeds.as_deref().map(parse_seeds).transpose()?;
@@ -215,8 +218,24 @@ fn run_scripts(args: &LabRunArgs, json: bool) -> anyhow::Result<u8> {
 
 /// Runs scripts on real processes, one after the other.
 fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<u8> {
+    let is_real = |loaded: &&Loaded| !matches!(&loaded.script.header.requires, Some(requires) if requires.world == World::Sim);
+    let needed: Vec<(String, u8)> = loaded
+        .iter()
+        .filter(is_real)
+        .map(|loaded| (loaded.name.clone(), loaded.script.header.nodes))
+        .collect();
+    let agents = match &args.real {
+        Some(Real::Hosts(_)) if args.keep.is_some() => {
+            return Err(usage(
+                "--keep is for this machine: agents keep what they ran in their --dir",
+            ));
+        }
+        Some(Real::Hosts(path)) => Some(lab_hosts::agents(path, &needed)?),
+        Some(Real::Here) | None => None,
+    };
     let options = RealOptions {
         scale: args.scale,
+        token: lab_hosts::token(),
         patience: crate::config::parse_time(&args.patience).map_err(usage)?,
         ..RealOptions::default()
     };
@@ -226,8 +245,20 @@ fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<
         None => Place::Temporary(tempfile::Builder::new().prefix("tercet-lab-").tempdir()?),
     };
     let dir = place.path().display().to_string();
+    // The runs' names on the machines of the agents, which no other caller has.
+    let tag = format!("{}-{}", begun_ms(), std::process::id());
+    let under_way = Arc::new(Mutex::new(None::<String>));
+    let (at_signal, agents_at_signal) = (Arc::clone(&under_way), agents.clone());
     crate::dev::on_signal(move |code| {
         tercet_lab::end_all();
+        if let Some(agents) = agents_at_signal {
+            let run = at_signal.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            if let Some(run) = run {
+                agents.stop(&run, false);
+            }
+            note("interrupted; the nodes are gone, their data is with the agents");
+            std::process::exit(code);
+        }
         note(&format!("interrupted; the nodes are gone, their data is in {dir}"));
         std::process::exit(code);
     })?;
@@ -244,6 +275,12 @@ fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<
             let mut branch = 0;
             let world = || {
                 branch += 1;
+                if let Some(agents) = &agents {
+                    let run = format!("{tag}-run{runs}-{branch}");
+                    *under_way.lock().unwrap_or_else(PoisonError::into_inner) = Some(run.clone());
+                    let processes = agents.begin(&run, loaded.script.header.nodes)?;
+                    return RealBackend::new(&loaded.script, processes, options.clone());
+                }
                 let dir = place.path().join(format!("run{runs}-{branch}"));
                 let processes = Processes::new(program.clone(), dir, loaded.script.header.nodes)?;
                 RealBackend::new(&loaded.script, processes, options.clone())
@@ -259,6 +296,11 @@ fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<
             let report = tercet_lab::run(&loaded.script, args.until, world, &mut tell_progress)
                 .map_err(|error| anyhow::anyhow!("{}: {error}", loaded.name))?;
             failed += usize::from(!report.passed());
+            if let Some(agents) = agents.as_ref().filter(|_| report.passed()) {
+                for branch in 1..=branch {
+                    agents.stop(&format!("{tag}-run{runs}-{branch}"), true);
+                }
+            }
             let job = Job { loaded, seed: loaded.script.header.seed };
             suite.note(&job, &report, begun.elapsed());
             tell(&job, &report, json)?;
@@ -268,7 +310,9 @@ fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<
     if let Some(file) = &args.junit {
         suite.write(file)?;
     }
-    if failed > 0
+    if failed > 0 && agents.is_some() {
+        note(&format!("the nodes' data and logs are kept with the agents, as {tag}-…"));
+    } else if failed > 0
         && let Place::Temporary(dir) = place
     {
         note(&format!("the nodes' data and logs are kept in {}", dir.keep().display()));
@@ -279,6 +323,10 @@ fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<
         line(format!("{count}{runs} runs on real processes {verdict} ({:.1?})", begun.elapsed()))?;
     }
     Ok(u8::from(failed > 0))
+}
+
+fn begun_ms() -> u128 {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis()
 }
 
 /// Where the data of real runs is.

@@ -4,6 +4,7 @@ mod client;
 mod doctor;
 mod inspect;
 mod lab;
+mod lab_hosts;
 mod play;
 mod serve;
 mod status;
@@ -15,6 +16,7 @@ use crate::args::{Args, Command, ConfigCommand};
 use crate::{config, dev, output};
 
 pub(crate) use client::{read_values, submit_values};
+pub(crate) use lab_hosts::token as lab_token;
 pub(crate) use status::{print_explain, print_status};
 
 /// Runs a command; says the exit code.

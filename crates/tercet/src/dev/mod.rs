@@ -5,6 +5,7 @@ mod shell;
 mod supervisor;
 
 use std::io::IsTerminal as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -17,7 +18,7 @@ use tercet_raft::{Profile, Rules};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::args::{DevArgs, Nodes};
-use crate::commands::runtime;
+use crate::commands::{lab_token, runtime};
 use crate::lab_shell;
 use crate::output::{self, Failure};
 use supervisor::{SharedSupervisor, Supervisor, lock};
@@ -73,6 +74,7 @@ fn lab(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
     let options = RealOptions {
         heartbeat: Duration::from_millis(300),
         election: (Duration::from_millis(900), Duration::from_millis(1800)),
+        token: lab_token(),
         ..RealOptions::default()
     };
     let mut backend = RealBackend::attach(processes, setup, options)?;
@@ -96,7 +98,8 @@ pub(crate) fn attach(nodes: &Nodes, json: bool) -> anyhow::Result<u8> {
         rules: Rules::default(),
     };
     let processes = Processes::of_others(addresses.clone());
-    let backend = RealBackend::attach(processes, setup, RealOptions::default())?;
+    let options = RealOptions { token: lab_token(), ..RealOptions::default() };
+    let backend = RealBackend::attach(processes, setup, options)?;
     backend.check_lab()?;
     lab_prompt(backend, addresses, None, json)
 }
@@ -164,6 +167,16 @@ pub(crate) fn end_on_signal() -> anyhow::Result<()> {
     })
 }
 
+/// Whether a signal is being followed: nothing but that ends the process then.
+static ENDING: AtomicBool = AtomicBool::new(false);
+
+/// Waits for a signal's end, if one came: what fails meanwhile fails because of it.
+pub(crate) fn give_way_to_signal() {
+    while ENDING.load(Ordering::SeqCst) {
+        std::thread::park();
+    }
+}
+
 /// Runs something when this process is asked to end; given the exit code that says so.
 pub(crate) fn on_signal(end: impl FnOnce(i32) + Send + 'static) -> anyhow::Result<()> {
     // A runtime of its own: the prompt's stands still while it waits for a line.
@@ -179,6 +192,7 @@ pub(crate) fn on_signal(end: impl FnOnce(i32) + Send + 'static) -> anyhow::Resul
         });
         // Without handlers the signals end the process, and with it the nodes' standard input.
         if let Some(code) = code {
+            ENDING.store(true, Ordering::SeqCst);
             end(code);
         }
     });

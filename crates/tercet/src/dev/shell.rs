@@ -193,6 +193,9 @@ impl Shell {
 }
 
 fn unknown(command: &str) -> anyhow::Error {
+    if crate::lab_shell::WORDS.iter().any(|(word, ..)| *word == command) {
+        return anyhow::anyhow!("\"{command}\" needs the lab: start with `tercet dev --lab`");
+    }
     let nearest =
         COMMANDS.iter().map(|(name, ..)| *name).min_by_key(|name| distance(command, name));
     match nearest.filter(|name| distance(command, name) <= 2) {
@@ -221,5 +224,6 @@ mod tests {
     fn typing_errors_are_answered() {
         assert!(unknown("sumbit").to_string().contains("Did you mean \"submit\""));
         assert!(unknown("xyzzy").to_string().contains("help"));
+        assert!(unknown("cut").to_string().contains("--lab"));
     }
 }

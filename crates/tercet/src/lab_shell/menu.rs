@@ -1,4 +1,5 @@
-//! The numbered menu of a lab class, each point made of lines of the language, which are shown.
+//! The numbered menu of a lab class, each point made of lines of the language, which are shown. They
+//! name the leader by a variable, so that what is recorded passes wherever somebody else leads.
 
 use super::Shell;
 use crate::output::line;
@@ -33,9 +34,9 @@ impl Shell<'_, '_> {
     }
 
     fn restart_the_election(&mut self) -> anyhow::Result<()> {
-        let leader = self.leader()?;
-        self.show(&format!("set {leader} heartbeat=20s until=stepdown"))?;
-        self.show(&format!("wait leader != {leader} within 15s"))?;
+        self.show("let L = leader")?;
+        self.show("set $L heartbeat=20s until=stepdown")?;
+        self.show("wait leader != $L within 15s")?;
         line(format!("{} leads now", self.leader()?))?;
         Ok(())
     }
@@ -55,9 +56,10 @@ impl Shell<'_, '_> {
         }
         let leader = self.leader()?;
         let others = self.others(&leader)?;
-        self.show(&format!("cut {leader} | {}", others.join(" ")))?;
-        self.show(&format!("submit {value} via={leader} nowait"))?;
-        self.show(&format!("wait {leader} log ends *:{value} within 5s"))?;
+        self.show("let L = leader")?;
+        self.show("isolate $L")?;
+        self.show(&format!("submit {value} via=$L nowait"))?;
+        self.show(&format!("wait $L log ends *:{value} within 5s"))?;
         line(format!("{value} is only on {leader}; it is not committed"))?;
         let prompt = "[h]eal, [c]rash the leader, [e]lect a follower, [l]eave it so: ";
         match self.ask(prompt)?.chars().next() {
@@ -66,9 +68,9 @@ impl Shell<'_, '_> {
                 self.show("settle")
             }
             Some('c') => {
-                self.show(&format!("crash {leader}"))?;
+                self.show("crash $L")?;
                 self.show("heal")?;
-                self.show(&format!("wait leader != {leader} within 15s"))?;
+                self.show("wait leader != $L within 15s")?;
                 line(format!("restart {leader} shows what becomes of {value}"))?;
                 Ok(())
             }

@@ -3,6 +3,7 @@
 
 use std::fs;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
@@ -11,7 +12,7 @@ use tercet_client::{Client, SubmitOptions};
 use crate::{TERCET, has, is_root, not_run};
 
 /// The namespaces, the bridge between them and the nodes in them; all gone when dropped.
-struct Machines {
+pub(crate) struct Machines {
     tag: String,
     net: u8,
     nodes: Vec<Option<Child>>,
@@ -29,8 +30,10 @@ fn ip(arguments: &str) -> anyhow::Result<()> {
 }
 
 impl Machines {
-    fn new() -> anyhow::Result<Self> {
-        let pid = std::process::id();
+    pub(crate) fn new() -> anyhow::Result<Self> {
+        // Two tests of one process may each have theirs.
+        static MADE: AtomicU32 = AtomicU32::new(0);
+        let pid = std::process::id() + 125 * MADE.fetch_add(1, Ordering::SeqCst);
         let tag = format!("tct{}", pid % 10_000);
         let net = u8::try_from(pid % 250).expect("below 250");
         let dir = tempfile::Builder::new().prefix("tercet-").tempdir()?;
@@ -48,6 +51,16 @@ impl Machines {
             ip(&format!("-n {tag}n{id} link set lo up"))?;
         }
         Ok(machines)
+    }
+
+    /// The address of a machine.
+    pub(crate) fn ip(&self, id: usize) -> String {
+        format!("10.213.{}.{id}", self.net)
+    }
+
+    /// Its network namespace.
+    pub(crate) fn namespace(&self, id: usize) -> String {
+        format!("{}n{id}", self.tag)
     }
 
     fn client_address(&self, id: usize) -> String {

@@ -5,11 +5,14 @@
 //! is said ("not run: …"), never passed over in silence.
 #![allow(clippy::print_stdout, reason = "tests talk to people")]
 
+mod classic;
 mod clients;
 mod dev;
 mod disks;
 mod inputs;
 mod kills;
+mod lab;
+mod lab_hosts;
 mod machines;
 mod xmlrpc;
 

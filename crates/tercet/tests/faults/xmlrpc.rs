@@ -5,9 +5,9 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
-use tercet_testkit::Cluster;
+use tercet_testkit::{Cluster, StartOptions};
 
-use crate::{not_run, on_three};
+use crate::{not_run, on_three, on_three_with};
 
 /// The interpreter, or why there is none.
 fn python(test: &str) -> Option<String> {
@@ -127,6 +127,13 @@ for method in methods:
         assert signature and all(isinstance(kind, str) for kind in signature), signature
 
 fault(-32601, "UNKNOWN_METHOD", node.secret)
+# The lab's, where there is no lab.
+for name, params in [("SetHeartbeatInterval", (20,)), ("SimulateReplicationFailure", (True,)),
+                     ("DeleteLogFile", ()), ("RestartElection", ())]:
+    assert name not in methods
+    fault(-32601, "UNKNOWN_METHOD", getattr(node, name), *params)
+    fault(-32601, "UNKNOWN_METHOD", node.system.methodHelp, name)
+    fault(-32601, "UNKNOWN_METHOD", node.system.methodSignature, name)
 fault(-32601, "UNKNOWN_METHOD", node.system.methodHelp, "secret")
 fault(-32601, "UNKNOWN_METHOD", node.submitvalue, "secret")
 for params in [(), ("secret", 1), ("secret", None), ("secret", "key", "more"),
@@ -326,4 +333,167 @@ fn the_python_example_runs() {
         ensure!(lines == 17, "each value stands once, and no other: {lines}");
         Ok(())
     });
+}
+
+/// The lab's verbs, each with what comes of it, in the paper's Raft.
+const VERBS: &str = r#"
+import time
+nodes = {address: proxy(address) for address in addresses}
+def seen():
+    return {address: node.GetStatus() for address, node in nodes.items()}
+def wait(what, check):
+    end = time.monotonic() + 20
+    while not (found := check()):
+        assert time.monotonic() < end, (what, seen())
+        time.sleep(0.05)
+    return found
+def leader(after=0):
+    led = [(one["term"], address) for address, one in seen().items() if one["role"] == "leader"]
+    return max((one for one in led if one[0] > after), default=None)
+def same():
+    return len({(one["last_index"], one["commit_index"], one["role"] in ("leader", "follower"))
+                for one in seen().values()}) == 1
+
+term, old = wait("a leader", leader)
+follower = next(address for address in addresses if address != old)
+verbs = ["SetHeartbeatInterval", "SimulateReplicationFailure", "DeleteLogFile", "RestartElection"]
+assert set(verbs) <= set(nodes[old].system.listMethods())
+for verb in verbs:
+    assert verb in nodes[old].system.methodHelp(verb)
+for params in [(), ("20",), (-1,), (-0.5,), (1e9,), (float("nan"),), (True,), (None,), (1, 2)]:
+    fault(-32602, "INVALID_PARAMS", nodes[old].SetHeartbeatInterval, *params)
+for params in [(), (1,), ("secret",), (True, True)]:
+    fault(-32602, "INVALID_PARAMS", nodes[old].SimulateReplicationFailure, *params)
+fault(-32602, "INVALID_PARAMS", nodes[old].DeleteLogFile, "secret")
+fault(-32602, "INVALID_PARAMS", nodes[old].RestartElection, 1)
+fault(3, "NOT_LEADER", nodes[follower].SetHeartbeatInterval, 20)
+fault(11, "INVALID", nodes[old].RestartElection)
+assert nodes[old].SubmitValue("first") == SUCCESS
+
+# Heartbeats too far apart: another node leads.
+assert "20 s" in nodes[old].SetHeartbeatInterval(20)
+term, new = wait("another leader", lambda: leader(term))
+assert new != old, (new, old)
+assert "0.1 s" in nodes[new].SetHeartbeatInterval(0.1)
+assert "as configured" in nodes[new].SetHeartbeatInterval(0)
+
+# An election timer that fires: the term grows, and somebody leads.
+follower = wait("followers", lambda: next(
+    (address for address, one in seen().items() if one["role"] == "follower"), None))
+assert "fired" in nodes[follower].RestartElection()
+term, old = wait("an election", lambda: leader(term))
+assert nodes[follower].SubmitValue("second") == SUCCESS
+
+# A leader whose messages are lost: what it appends is not acknowledged.
+assert "lost" in nodes[old].SimulateReplicationFailure(True)
+try:
+    answer = nodes[old].SubmitValue("gone")
+    assert False, answer
+except Fault as refused:
+    assert refused.faultCode in (2, 3, 4, 5), refused
+term, new = wait("a new leader", lambda: leader(term))
+assert new != old and nodes[new].SubmitValue("third") == SUCCESS
+assert "arrive again" in nodes[old].SimulateReplicationFailure(False)
+wait("all hold the same", same)
+values = ["first", "second", "third"]
+for node in nodes.values():
+    assert [record["value"] for record in node.GetLog()] == values, node.GetLog()
+
+# A deleted log: a new incarnation, and a voter again.
+follower = next(address for address in addresses if address != leader()[1])
+before = nodes[follower].GetStatus()
+assert "deleted" in nodes[follower].DeleteLogFile()
+def is_back():
+    one = nodes[follower].GetStatus()
+    return one["incarnation"] != before["incarnation"] and one["role"] in ("follower", "leader")
+wait("the node is a voter again", is_back)
+assert nodes[follower].SubmitValue("fourth") == SUCCESS
+wait("all hold the same", same)
+assert [record["value"] for record in nodes[follower].GetLog()] == values + ["fourth"]
+print("fine")
+"#;
+
+/// A lab with a token.
+const TOKEN: &str = r#"
+node = proxy(addresses[0])
+with_token = lambda token: ServerProxy(f"http://{addresses[0]}", headers=[("lab-token", token)])
+assert "DeleteLogFile" in node.system.listMethods()
+for caller in [node, with_token("secret"), with_token("")]:
+    for call in [lambda: caller.SimulateReplicationFailure(False), lambda: caller.DeleteLogFile()]:
+        assert "tercet.v1.Lab" in fault(11, "INVALID", call)
+assert "arrive again" in with_token("the right one").SimulateReplicationFailure(False)
+print("fine")
+"#;
+
+#[test]
+fn xmlrpc_stages_failures_in_the_lab() {
+    let Some(python) = python("xmlrpc_stages_failures_in_the_lab") else { return };
+    let lab = ["--lab", "--lab-profile=paper"];
+    on_three_with("xmlrpc_stages_failures_in_the_lab", 1, &lab, |cluster, _| {
+        cluster.start_all()?;
+        run(&python, VERBS, &cluster.addresses())?;
+        cluster.await_healed()?;
+        let files = cluster.values()?;
+        ensure!(files.iter().all(|file| *file == files[0]), "the files differ");
+        let expected = b"write first\nwrite second\nwrite third\nwrite fourth\n";
+        ensure!(files[0] == expected, "{}", String::from_utf8_lossy(&files[0]));
+        Ok(())
+    });
+}
+
+#[test]
+fn xmlrpc_asks_for_the_token_of_the_lab() {
+    let Some(python) = python("xmlrpc_asks_for_the_token_of_the_lab") else { return };
+    on_three_with("xmlrpc_asks_for_the_token_of_the_lab", 1, &["--lab"], |cluster, _| {
+        let through = ["env", "TERCET_LAB_TOKEN=the right one"].map(str::to_owned).to_vec();
+        cluster.start_with(1, &StartOptions { through, ..StartOptions::default() })?;
+        cluster.await_statuses("n1 answers", |statuses| statuses[0].is_some())?;
+        run(&python, TOKEN, &[cluster.address(1)])
+    });
+}
+
+#[test]
+fn the_menu_of_the_python_example_stages_failures() {
+    let Some(python) = python("the_menu_of_the_python_example_stages_failures") else { return };
+    for (profile, fate) in [("modern", "x is lost: "), ("paper", "x is in the log of ")] {
+        let lab = ["--lab", &format!("--lab-profile={profile}")];
+        on_three_with("the_menu_of_the_python_example_stages_failures", 1, &lab, |cluster, _| {
+            cluster.start_all()?;
+            cluster.await_statuses("a node leads", |statuses| {
+                statuses.iter().flatten().any(|status| status.role == "leader")
+            })?;
+            let menu = |input: &str| example(&python, &cluster.addresses(), input);
+            // In the paper's Raft a leader readmits nobody before it has committed something.
+            let (ended, said) = menu("1\n2\na b\n3\nx\nh\n2\nc\n4\n2\n6\n0\n")?;
+            ensure!(ended == Some(0), "{said}");
+            for words in [
+                "The heartbeat interval is 20 s until this node steps down.",
+                "leads now, in term ",
+                "b: Success",
+                "All that this node sends to the others is lost now.",
+                "not acknowledged, as it should be: ",
+                "This node's messages arrive again.",
+                fate,
+                "c: Success",
+                "The files of this node's log are deleted",
+                "and is a voter again",
+                "1 a\n2 b\n3 c\n",
+            ] {
+                ensure!(said.contains(words), "it does not say {words:?}: {said}");
+            }
+            ensure!(!said.contains("error: "), "{said}");
+
+            if profile == "modern" {
+                let (ended, said) = menu("3\ny\nl\n5\n3\nz\nh\n0\n")?;
+                ensure!(ended == Some(0) && said.contains("z is lost: "), "{said}");
+                let left = said.find("replicates nothing until point 3").context("left alone")?;
+                let healed = said.rfind("This node's messages arrive again.").context("healed")?;
+                ensure!(said.matches("arrive again").count() == 2 && left < healed, "{said}");
+            }
+            cluster.await_healed()?;
+            let file = String::from_utf8(cluster.values()?.swap_remove(0))?;
+            ensure!(file == "write a\nwrite b\nwrite c\n", "{file}");
+            Ok(())
+        });
+    }
 }
