@@ -16,7 +16,7 @@ use tercet_sim::{Answer, World, WorldConfig};
 use tercet_wal::Survive;
 
 fn world(seed: u64) -> World {
-    let mut config = WorldConfig::new(if seed % 3 == 0 { 5 } else { 3 }, seed);
+    let mut config = WorldConfig::new(if seed.is_multiple_of(3) { 5 } else { 3 }, seed);
     if seed % 2 == 1 {
         config.profile = Profile::Paper;
     }

@@ -67,7 +67,7 @@ fn cluster_id(world: &World, id: NodeId) -> Option<u128> {
 #[test]
 fn any_order_and_any_delays() {
     for_seeds("starts in any order", 0..150, |seed| {
-        let nodes = if seed % 2 == 0 { 3 } else { 5 };
+        let nodes = if seed.is_multiple_of(2) { 3 } else { 5 };
         let (mut world, mut random) = empty(nodes, seed);
         let mut left = world.node_ids();
         while !left.is_empty() {
@@ -146,7 +146,7 @@ fn messages_that_are_lost_doubled_and_late() {
 #[test]
 fn crashes_at_random_steps() {
     for_seeds("crashes while forming", 0..400, |seed| {
-        let (mut world, mut random) = empty(if seed % 4 == 0 { 5 } else { 3 }, seed);
+        let (mut world, mut random) = empty(if seed.is_multiple_of(4) { 5 } else { 3 }, seed);
         let torn = any(&world, &mut random);
         for _ in 0..1 + random.below(12) {
             let id = any(&world, &mut random);

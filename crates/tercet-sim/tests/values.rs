@@ -91,7 +91,7 @@ fn edits_under_a_running_node_are_undone_with_a_warning() {
             let (mut world, mut records) = filled(seed);
             let id = node(1 + u8::try_from(seed % 3).unwrap());
             edit(world.disk(id));
-            let is_written_to = seed % 2 == 0;
+            let is_written_to = seed.is_multiple_of(2);
             if is_written_to {
                 records.push(value("later"));
                 submit_anywhere(&mut world, 100, &records[30..]);

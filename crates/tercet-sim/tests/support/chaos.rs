@@ -115,6 +115,8 @@ struct Chaos {
     pace: u64,
     slices: u64,
     wipes: u64,
+    /// Who was wiped last, with the rule switched off that mutes it.
+    forgetful: Option<NodeId>,
 }
 
 impl Chaos {
@@ -143,6 +145,7 @@ impl Chaos {
             pace,
             slices,
             wipes: 0,
+            forgetful: None,
         }
     }
 
@@ -433,13 +436,19 @@ impl Chaos {
         wipe(&mut self.world, id, what);
     }
 
-    /// The same with the rule switched off that mutes a wiped node; all the others have caught up.
+    /// The same with the rule switched off that mutes a wiped node. One after the other: whoever was
+    /// wiped before has all that is committed again.
     fn forget(&mut self, id: NodeId) {
-        if !converged(&self.world) {
+        let commit = |id: NodeId| self.world.status(id).map_or(0, |raft| raft.commit.0);
+        let highest = self.world.node_ids().into_iter().map(commit).max();
+        let is_whole = |id: NodeId| Some(commit(id)) == highest && commit(id) > 0;
+        if self.forgetful.is_some_and(|before| !is_whole(before)) {
             return;
         }
+        self.forgetful = Some(id);
         self.world.disk(id).crash_after(None);
         self.world.disk(id).fail_sync(u64::MAX);
+        self.world.disk(id).set_free_bytes(1 << 40);
         self.crash(id);
         self.wipes += 1;
         let incarnation = Incarnation(u128::from(self.wipes) << 64 | u128::from(id.slot()));
