@@ -71,6 +71,7 @@ fn check_tools() -> anyhow::Result<()> {
         ("strace", "the tests with failing syncs"),
         ("ip", "the test with three network namespaces"),
         ("curl", "the test with a foreign HTTP client"),
+        ("script", "the test of the shell in a terminal"),
         ("mkfs.ext4", "the tests with a full disk"),
     ];
     for (tool, what) in wanted {
