@@ -18,8 +18,11 @@
 //! ```
 //!
 //! Nobody votes before `Start`, and only the lowest slot can say it, after it made itself a voter
-//! durably. A genesis that was not started may therefore be replaced by a newer one (a node was
-//! wiped in between): nothing was ever committed under it.
+//! durably. A genesis may be replaced by a newer one (a node was wiped in between) only if nothing can
+//! have been committed under it: if its own maker makes the newer one and so never said `Start`, or if
+//! a majority still holds it without having heard `Start`. Without this rule: 1. n1 and n2 start; n3
+//! holds the genesis and is down. 2. They acknowledge a record, and both are wiped. 3. n3 comes up, all
+//! three are "new", and form a second, empty cluster.
 
 use std::collections::BTreeMap;
 
@@ -30,8 +33,11 @@ use crate::identity::{Identity, IdentityState};
 /// What a node says of itself when it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Standing {
-    /// "I remember nothing."
-    Fresh,
+    /// "I remember nothing", but perhaps a genesis that was not started as far as this node knows.
+    Fresh {
+        /// That genesis.
+        genesis: Option<Unstarted>,
+    },
     /// "I belong to this cluster."
     Known {
         /// Its id.
@@ -39,6 +45,15 @@ pub enum Standing {
         /// The incarnation that this node knows for each slot.
         members: BTreeMap<NodeId, Incarnation>,
     },
+}
+
+/// A genesis that a node has stored, without having heard that the cluster started.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Unstarted {
+    /// The id of the cluster that it would be.
+    pub cluster_id: u128,
+    /// Who made it: the lowest slot, with the incarnation that it had.
+    pub maker: (NodeId, Incarnation),
 }
 
 /// What nodes say to each other until a cluster exists.
@@ -91,8 +106,8 @@ pub(crate) struct Forming {
     peers: Vec<NodeId>,
     /// The cluster id to give to a genesis of this node; each genesis takes another.
     next_cluster_id: u128,
-    /// The fresh peers that answered, with the incarnation that did.
-    fresh: BTreeMap<NodeId, Incarnation>,
+    /// The fresh peers that answered, with the incarnation that did and the genesis that they hold.
+    fresh: BTreeMap<NodeId, (Incarnation, Option<Unstarted>)>,
     /// Who has stored the genesis in `identity`.
     acked: NodeSet,
     ask_at: Time,
@@ -119,9 +134,38 @@ impl Forming {
         self.ask_at
     }
 
-    /// The peers whose answer is awaited.
+    /// The peers that are awaited: to answer, or to come back with what they knew of a genesis that
+    /// may have been started.
     pub(crate) fn awaited(&self) -> Vec<NodeId> {
-        self.peers.iter().copied().filter(|peer| !self.fresh.contains_key(peer)).collect()
+        let silent: Vec<NodeId> =
+            self.peers.iter().copied().filter(|peer| !self.fresh.contains_key(peer)).collect();
+        let Some(undecided) = self.undecided().filter(|_| silent.is_empty()) else {
+            return silent;
+        };
+        let holds = |peer: &NodeId| self.fresh[peer].1 == Some(undecided);
+        self.peers.iter().copied().filter(|peer| !holds(peer)).collect()
+    }
+
+    /// The genesis that this node holds and has not heard to be started.
+    fn unstarted(&self) -> Option<Unstarted> {
+        let cluster_id = self.identity.cluster_id?;
+        let lowest = self.peers.iter().copied().fold(self.identity.node, NodeId::min);
+        let incarnation = *self.identity.members.get(&lowest)?;
+        (self.identity.state == IdentityState::Fresh)
+            .then_some(Unstarted { cluster_id, maker: (lowest, incarnation) })
+    }
+
+    /// A genesis under which something may have been committed, as far as this node knows: one that
+    /// another maker made, and that less than a majority holds without having heard of its start.
+    fn undecided(&self) -> Option<Unstarted> {
+        let me = (self.identity.node, self.identity.incarnation);
+        let majority = (self.peers.len() + 1) / 2 + 1;
+        let held = || self.fresh.values().filter_map(|(_, genesis)| *genesis);
+        let is_undecided = |genesis: &Unstarted| {
+            let holders = held().chain(self.unstarted()).filter(|other| other == genesis).count();
+            genesis.maker != me && holders < majority
+        };
+        held().find(is_undecided)
     }
 
     fn is_lowest(&self) -> bool {
@@ -153,10 +197,11 @@ impl Forming {
         }
         match message {
             FormMessage::Ask => {
-                steps.push(FormStep::Send(from, FormMessage::Answer { standing: Standing::Fresh }));
+                let standing = Standing::Fresh { genesis: self.unstarted() };
+                steps.push(FormStep::Send(from, FormMessage::Answer { standing }));
             }
-            FormMessage::Answer { standing: Standing::Fresh } => {
-                self.fresh.insert(from, incarnation);
+            FormMessage::Answer { standing: Standing::Fresh { genesis } } => {
+                self.fresh.insert(from, (incarnation, genesis));
                 self.maybe_genesis(&mut steps);
             }
             FormMessage::Answer { standing: Standing::Known { cluster_id, members } } => {
@@ -226,7 +271,8 @@ impl Forming {
         if !all_fresh || !self.is_lowest() || self.identity.state != IdentityState::Fresh {
             return;
         }
-        let mut members = self.fresh.clone();
+        let mut members: BTreeMap<NodeId, Incarnation> =
+            self.fresh.iter().map(|(peer, (incarnation, _))| (*peer, *incarnation)).collect();
         members.insert(self.identity.node, self.identity.incarnation);
         let is_stored = self.identity.cluster_id.is_some() && self.identity.members == members;
         if !is_stored {

@@ -25,7 +25,7 @@ mod replica;
 mod values;
 mod window;
 
-pub use forming::{FormMessage, Standing};
+pub use forming::{FormMessage, Standing, Unstarted};
 pub use identity::{Identity, IdentityError, IdentityState};
 pub use record::{Records, RecordsError, records_body, records_of};
 pub use replica::{

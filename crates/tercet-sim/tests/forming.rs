@@ -315,6 +315,43 @@ fn two_of_three_wiped_never_form_a_second_cluster() {
     });
 }
 
+/// The corner: the third node holds the genesis, but never heard that the cluster started. It alone
+/// cannot know that it did not; so when both others are wiped, nobody forms another one.
+#[test]
+fn two_wiped_before_the_third_heard_of_the_start() {
+    for_seeds("start unheard", 0..60, |seed| {
+        let (mut world, mut random) = empty(3, seed);
+        for id in world.node_ids() {
+            world.start(id).unwrap();
+        }
+        let end = world.now().after(Duration::from_secs(20));
+        let state = |world: &World, id: u8| world.replica(node(id)).unwrap().identity().state;
+        while state(&world, 1) != IdentityState::Voter && world.step(end) {}
+        if state(&world, 3) != IdentityState::Fresh || cluster_id(&world, node(3)).is_none() {
+            return Err("n3 holds the genesis and has not heard of the start".to_owned());
+        }
+        world.crash(node(3), Survive::None);
+        let before = cluster_id(&world, node(1));
+        submit_anywhere(&mut world, 7, &[value("acknowledged")]);
+        for id in [node(1), node(2)] {
+            world.crash(id, Survive::None);
+            wipe(&mut world, id, Wipe::Directory);
+        }
+        for id in world.node_ids() {
+            run_ms(&mut world, random.below(500));
+            world.start(id).unwrap();
+        }
+        run_ms(&mut world, 10_000);
+        for id in world.node_ids() {
+            let known = cluster_id(&world, id);
+            if known.is_some() && known != before || is_voter(&world, id) {
+                return Err(format!("{id} belongs to a second cluster"));
+            }
+        }
+        Ok(())
+    });
+}
+
 /// A directory whose identity was never written whole is a new one: it cannot have promised
 /// anything.
 #[test]

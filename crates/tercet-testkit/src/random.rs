@@ -1,29 +1,25 @@
-//! Random numbers that a seed repeats.
+//! Random numbers that a seed repeats: those of the simulator, and what tests with processes draw.
 
 use std::time::Duration;
 
-/// SplitMix64: small, and the same everywhere.
+/// The same seed gives the same numbers.
 #[derive(Clone, Debug)]
-pub struct Random(u64);
+pub struct Random(tercet_sim::Random);
 
 impl Random {
-    /// The same seed gives the same numbers.
+    /// The numbers of this seed.
     pub const fn new(seed: u64) -> Self {
-        Self(seed)
+        Self(tercet_sim::Random::new(seed))
     }
 
     /// Any number.
     pub const fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next()
     }
 
     /// A number below `end`.
     pub const fn below(&mut self, end: u64) -> u64 {
-        self.next() % end
+        self.0.below(end)
     }
 
     /// One of the nodes 1 to `count`.

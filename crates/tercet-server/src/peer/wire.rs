@@ -9,7 +9,7 @@ use tercet_raft::{
     AppendOutcome, ConflictHint, DenyReason, EntryMeta, Envelope, Incarnation, Index, LogPos,
     Message, NodeId, Term,
 };
-use tercet_replica::{FormMessage, PeerMessage, Standing};
+use tercet_replica::{FormMessage, PeerMessage, Standing, Unstarted};
 use tercet_wal::Entry;
 
 use super::frame::{self, Frame, Kind};
@@ -308,7 +308,13 @@ fn form_to_wire(incarnation: Incarnation, message: &FormMessage) -> WireForm {
     let mut wire = WireForm { incarnation: id_bytes(incarnation.0), ..WireForm::default() };
     wire.kind = match message {
         FormMessage::Ask => 1,
-        FormMessage::Answer { standing: Standing::Fresh } => 2,
+        FormMessage::Answer { standing: Standing::Fresh { genesis } } => {
+            if let Some(Unstarted { cluster_id, maker }) = genesis {
+                wire.cluster_id = id_bytes(*cluster_id);
+                wire.members = members_to_wire(&BTreeMap::from([*maker]));
+            }
+            2
+        }
         FormMessage::Answer { standing: Standing::Known { cluster_id, members } } => {
             wire.cluster_id = id_bytes(*cluster_id);
             wire.members = members_to_wire(members);
@@ -335,7 +341,15 @@ fn form_of(wire: &WireForm) -> Result<PeerMessage, WireError> {
     let cluster_id = || id_of(&wire.cluster_id);
     let message = match wire.kind {
         1 => FormMessage::Ask,
-        2 => FormMessage::Answer { standing: Standing::Fresh },
+        2 if wire.cluster_id.is_empty() => {
+            FormMessage::Answer { standing: Standing::Fresh { genesis: None } }
+        }
+        2 => {
+            let maker = members_of(&wire.members)?.into_iter().next();
+            let maker = maker.ok_or_else(|| bad("a genesis without its maker".to_owned()))?;
+            let genesis = Some(Unstarted { cluster_id: cluster_id()?, maker });
+            FormMessage::Answer { standing: Standing::Fresh { genesis } }
+        }
         3 => FormMessage::Answer {
             standing: Standing::Known {
                 cluster_id: cluster_id()?,
@@ -502,7 +516,12 @@ mod tests {
         let members: BTreeMap<_, _> = [(node(1), Incarnation(1)), (node(2), Incarnation(2))].into();
         for message in [
             FormMessage::Ask,
-            FormMessage::Answer { standing: Standing::Fresh },
+            FormMessage::Answer { standing: Standing::Fresh { genesis: None } },
+            FormMessage::Answer {
+                standing: Standing::Fresh {
+                    genesis: Some(Unstarted { cluster_id: 9, maker: (node(1), Incarnation(1)) }),
+                },
+            },
             FormMessage::Answer {
                 standing: Standing::Known { cluster_id: 5, members: members.clone() },
             },
