@@ -159,7 +159,8 @@ impl Forming {
     /// another maker made, and that less than a majority holds without having heard of its start.
     fn undecided(&self) -> Option<Unstarted> {
         let me = (self.identity.node, self.identity.incarnation);
-        let majority = (self.peers.len() + 1) / 2 + 1;
+        let members = self.peers.len() + 1;
+        let majority = members / 2 + 1;
         let held = || self.fresh.values().filter_map(|(_, genesis)| *genesis);
         let is_undecided = |genesis: &Unstarted| {
             let holders = held().chain(self.unstarted()).filter(|other| other == genesis).count();
