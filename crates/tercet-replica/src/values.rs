@@ -260,7 +260,39 @@ mod tests {
         assert_eq!(escaped(b"\xff\xfea"), r"\xff\xfea");
     }
 
+    /// One character after the other, the shortest that is valid.
+    fn escaped_dumbly(value: &[u8]) -> String {
+        let mut out = String::new();
+        let mut at = 0;
+        while at < value.len() {
+            let valid = (1..=4).find_map(|n| std::str::from_utf8(value.get(at..at + n)?).ok());
+            let bytes = valid.map_or(&value[at..=at], str::as_bytes);
+            match valid {
+                Some("\\") => out.push_str(r"\\"),
+                Some("\n") => out.push_str(r"\n"),
+                Some("\r") => out.push_str(r"\r"),
+                Some("\t") => out.push_str(r"\t"),
+                Some(text) if !text.chars().any(char::is_control) => out.push_str(text),
+                Some(_) | None => {
+                    let hex = bytes.iter().map(|byte| format!(r"\x{byte:02x}"));
+                    out.extend(hex);
+                }
+            }
+            at += bytes.len();
+        }
+        out
+    }
+
     proptest! {
+        #[test]
+        fn the_same_as_the_dumb_way(
+            value in proptest::collection::vec(prop_oneof![any::<u8>(), 0..32_u8, 0xc0..0xf8_u8, 0x80..0xa0_u8], 0..60),
+            text in ".{0,20}",
+        ) {
+            prop_assert_eq!(escaped(&value), escaped_dumbly(&value));
+            prop_assert_eq!(escaped(text.as_bytes()), escaped_dumbly(text.as_bytes()));
+        }
+
         #[test]
         fn any_value_comes_back_and_is_one_line(value in proptest::collection::vec(any::<u8>(), 0..200)) {
             let mut out = Vec::new();

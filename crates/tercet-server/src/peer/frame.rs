@@ -189,6 +189,8 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
@@ -223,6 +225,42 @@ mod tests {
             b"message"
         );
         assert_eq!(frames[1].kind, Kind::Form);
+    }
+
+    /// The table in docs/protocol.md, byte by byte, with the checksum bit by bit.
+    fn encoded_dumbly(kind: u8, message: &[u8], entries: &[u8]) -> Vec<u8> {
+        let length = |part: &[u8]| u32::try_from(part.len()).unwrap().to_le_bytes();
+        let front = [0x43, 0x54, 1, kind];
+        let rest = [&length(message)[..], &length(entries), message].concat();
+        let mut crc = u32::MAX;
+        for byte in front.iter().chain(&rest) {
+            crc ^= u32::from(*byte);
+            for _ in 0..8 {
+                crc = if crc & 1 == 1 { (crc >> 1) ^ 0x82f6_3b78 } else { crc >> 1 };
+            }
+        }
+        [&front[..], &(!crc).to_le_bytes(), &rest, entries].concat()
+    }
+
+    proptest! {
+        #[test]
+        fn the_same_as_the_dumb_encoder(
+            kind in 1..=6_u8,
+            message in proptest::collection::vec(any::<u8>(), 0..300),
+            entries in proptest::collection::vec(any::<u8>(), 0..300),
+        ) {
+            let known = Kind::from_u8(kind).unwrap();
+            let encoded = bytes_of(known, &message, &[Bytes::from(entries.clone())]);
+            let message = prost::Message::encode_to_vec(&message);
+            prop_assert_eq!(&encoded, &encoded_dumbly(kind, &message, &entries));
+            let frames = block_on(read_all(&encoded, 1 << 20)).unwrap();
+            prop_assert_eq!((&frames[0].message[..], &frames[0].entries[..]), (&message[..], &entries[..]));
+        }
+
+        #[test]
+        fn any_bytes_are_read_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = block_on(read_all(&bytes, 1 << 20));
+        }
     }
 
     #[test]
