@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use tercet_raft::{AppendOutcome, Envelope, Message, NodeId};
 
-use crate::replica::PeerMessage;
+use crate::io::PeerMessage;
 
 /// The kinds of messages that a gate tells apart.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]

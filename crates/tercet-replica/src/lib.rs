@@ -16,20 +16,27 @@
 //!
 //! What it must not know: sockets, threads, clocks, randomness (numbers are handed in).
 
+mod config;
+mod content;
+mod error;
 mod forming;
 pub mod gate;
 mod identity;
+mod io;
 pub mod prepare;
 mod record;
 mod replica;
 mod values;
 mod window;
 
+pub use config::ReplicaConfig;
+pub use content::{LoggedContent, LoggedEntry, meta_of};
+pub use error::{Fatal, OpenError};
 pub use forming::{FormMessage, Standing, Unstarted};
 pub use identity::{Identity, IdentityError, IdentityState};
-pub use record::{Records, RecordsError, records_body, records_of};
-pub use replica::{
-    Effect, Fatal, LabInput, LoggedContent, LoggedEntry, OpenError, PeerMessage, ReadError, Record,
-    Replica, ReplicaConfig, ReplicaStatus, Submit, SubmitError, Submitted, meta_of,
+pub use io::{
+    Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError, Submitted,
 };
+pub use record::{Records, RecordsError, records_body, records_of};
+pub use replica::Replica;
 pub use values::{escape_value, unescape_value};

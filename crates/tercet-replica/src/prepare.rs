@@ -8,9 +8,9 @@ use bytes::Bytes;
 use tercet_raft::{Incarnation, NodeId};
 use tercet_wal::{Batch, Disk, DiskFile, Entry, EntryHeader, HardState, Wal, WalError, WalOptions};
 
+use crate::content::{KIND_NOOP, KIND_RECORDS, make_entry};
 use crate::identity::{Identity, IdentityError, IdentityState};
 use crate::record::records_body;
-use crate::replica::{KIND_NOOP, KIND_RECORDS, make_entry};
 
 /// Why a directory cannot be prepared.
 #[derive(Debug, thiserror::Error)]

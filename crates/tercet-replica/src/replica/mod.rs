@@ -1,0 +1,578 @@
+//! The replica: what happens between a message's arrival and its answer.
+//!
+//! Every public function that takes an input steps the core once and acts on what the core wants
+//! done. Writes are only staged then; [`Replica::flush`] puts all that is staged on disk with one
+//! write and one sync, tells the core, and applies what is committed. Between the two the driver
+//! sends: a leader's entries are on their way to the followers while its own disk writes.
+
+mod open;
+mod read;
+mod running;
+mod submit;
+mod values;
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tercet_raft::{
+    BarrierId, Incarnation, Index, Input, NodeId, NodeSet, Output, Proposal, ProposalId, Raft,
+    Refusal, Time, TransferError, WriteId,
+};
+use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry, Room, Wal, WalError};
+
+use self::submit::Considered;
+use crate::config::ReplicaConfig;
+use crate::content::{LoggedEntry, logged_entry, metas_match};
+use crate::error::{Fatal, fatal, open_failed};
+use crate::forming::{Forming, answer_as_member};
+use crate::identity::{Identity, IdentityState};
+use crate::io::{
+    Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError,
+};
+use crate::record::records_body;
+use crate::values::ValuesFile;
+use crate::window::{Seen, Window, WindowLimits};
+
+/// How often the files are looked at: were they unlinked, replaced, shortened?
+const FILES_INTERVAL: Duration = Duration::from_millis(50);
+
+/// The Readmit entries of a log, by index.
+type Readmits = BTreeMap<Index, (NodeId, Incarnation)>;
+
+/// The end of the log, as far as it was appended here.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tail {
+    /// The sequence number that the next record gets.
+    next_seq: u64,
+    /// The log time of the last entry.
+    time_ms: u64,
+}
+
+/// A submit whose records have a place in the log.
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    tag: u64,
+    term: u64,
+    seen: Seen,
+    duplicate: bool,
+    wait_all: bool,
+}
+
+/// A submit on its way through the core.
+#[derive(Debug)]
+struct Proposing {
+    submit: Submit,
+    pieces: Vec<Bytes>,
+    digest: u32,
+}
+
+/// The bytes that belong to the input of the moment.
+#[derive(Debug, Default)]
+struct Incoming {
+    /// Of an `Append`, in order.
+    entries: Vec<Entry>,
+    /// Of the submits, by proposal.
+    proposals: VecDeque<Proposing>,
+    /// Of those that were accepted, in order.
+    accepted: VecDeque<(u64, Proposing)>,
+}
+
+/// A replica of a cluster that is formed.
+#[derive(Debug)]
+struct Running<D: Disk> {
+    raft: Raft,
+    wal: Wal<D>,
+    values: ValuesFile<D::File>,
+    values_error: Option<String>,
+    window: Window,
+    window_limits: WindowLimits,
+    tail: Tail,
+    /// What was committed and is visible to readers.
+    applied: u64,
+    applied_next_seq: u64,
+    /// The last write that was staged and not yet reported to the core.
+    staged: Option<WriteId>,
+    pending: BTreeMap<u64, Vec<Pending>>,
+    /// Committed, but awaited on every member.
+    waiting_all: BTreeMap<u64, Vec<Pending>>,
+    /// Confirmed barriers that wait for their index to be applied.
+    barriers: BTreeMap<u64, Vec<u64>>,
+    next_proposal: u64,
+    disk_full: bool,
+    check_files_at: Time,
+}
+
+/// One node's replica; see the crate's head.
+#[derive(Debug)]
+pub struct Replica<D: Disk> {
+    config: ReplicaConfig,
+    disk: D,
+    identity: Identity,
+    /// Counts the stores of the identity.
+    identity_count: u64,
+    phase: Phase<D>,
+    effects: VecDeque<Effect>,
+    connected: NodeSet,
+}
+
+#[derive(Debug)]
+enum Phase<D: Disk> {
+    Forming(Forming),
+    Running(Box<Running<D>>),
+}
+
+impl<D: Disk> Replica<D> {
+    fn peers(&self) -> Vec<NodeId> {
+        let me = self.config.node;
+        self.config.members.iter().copied().filter(|node| *node != me).collect()
+    }
+
+    /// The next thing for the driver to do or to know.
+    pub fn poll_effect(&mut self) -> Option<Effect> {
+        self.effects.pop_front()
+    }
+
+    /// When [`Self::tick`] is due.
+    pub fn poll_timeout(&self) -> Time {
+        match &self.phase {
+            Phase::Forming(forming) => forming.poll_timeout(),
+            Phase::Running(running) => {
+                let files = running.check_files_at;
+                running.raft.poll_timeout().map_or(files, |raft| raft.min(files))
+            }
+        }
+    }
+
+    /// Who this node is.
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The core, once the cluster is formed.
+    pub fn raft(&self) -> Option<&Raft> {
+        match &self.phase {
+            Phase::Forming(_) => None,
+            Phase::Running(running) => Some(&running.raft),
+        }
+    }
+
+    /// The sequence number after the last applied record.
+    pub fn next_seq(&self) -> u64 {
+        match &self.phase {
+            Phase::Forming(_) => 1,
+            Phase::Running(running) => running.applied_next_seq,
+        }
+    }
+
+    /// Plain data for people and tools.
+    pub fn status(&self) -> ReplicaStatus {
+        let identity = self.identity.clone();
+        match &self.phase {
+            Phase::Forming(forming) => ReplicaStatus {
+                identity,
+                raft: None,
+                awaited: forming.awaited(),
+                next_seq: 1,
+                disk_full: false,
+                values_index: 0,
+                window_len: 0,
+                values_error: None,
+            },
+            Phase::Running(running) => ReplicaStatus {
+                identity,
+                raft: Some(running.raft.status()),
+                awaited: Vec::new(),
+                next_seq: running.applied_next_seq,
+                disk_full: running.disk_full,
+                values_index: running.values.written(),
+                window_len: running.window.len(),
+                values_error: running.values_error.clone(),
+            },
+        }
+    }
+
+    /// The time has come that [`Self::poll_timeout`] named. Harmless when early.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn tick(&mut self, now: Time) -> Result<(), Fatal> {
+        match &mut self.phase {
+            Phase::Forming(forming) => {
+                let steps = forming.on_timeout(now);
+                self.form(steps, now).map_err(open_failed)
+            }
+            Phase::Running(running) => {
+                if now >= running.check_files_at {
+                    running.check_files_at = now.after(FILES_INTERVAL);
+                    self.check_files()?;
+                }
+                if self.running().is_some_and(|r| r.raft.poll_timeout().is_some_and(|at| at <= now))
+                {
+                    self.step(now, Input::Timeout, Incoming::default())?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// A message of a peer arrived; the bytes of its entries were verified.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn receive(&mut self, now: Time, from: NodeId, message: PeerMessage) -> Result<(), Fatal> {
+        match (message, &mut self.phase) {
+            (PeerMessage::Form { incarnation, message }, Phase::Forming(forming)) => {
+                let steps = forming.on_message(from, incarnation, message);
+                self.form(steps, now).map_err(open_failed)
+            }
+            (PeerMessage::Form { message, .. }, Phase::Running(running)) => {
+                let members = running.raft.members();
+                if let Some(answer) = answer_as_member(&self.identity, &members, &message) {
+                    let incarnation = self.identity.incarnation;
+                    let message = PeerMessage::Form { incarnation, message: answer };
+                    self.effects.push_back(Effect::Send { to: from, message });
+                }
+                Ok(())
+            }
+            // A node that knows no cluster has no part in one.
+            (PeerMessage::Raft { .. }, Phase::Forming(_)) => Ok(()),
+            (PeerMessage::Raft { envelope, entries }, Phase::Running(running)) => {
+                if !metas_match(&envelope, &entries) {
+                    let text =
+                        format!("dropped a message of {from}: its entries are not what it says");
+                    self.effects.push_back(Effect::Warning(text));
+                    return Ok(());
+                }
+                if running.disk_full && !entries.is_empty() {
+                    // Not refused, but not heard: the leader tries again at its heartbeats.
+                    return Ok(());
+                }
+                let incoming = Incoming { entries, ..Incoming::default() };
+                self.step(now, Input::Receive(envelope), incoming)
+            }
+        }
+    }
+
+    /// A link to this peer is up: what is sent may arrive.
+    pub fn link_up(&mut self, peer: NodeId) {
+        self.connected.insert(peer);
+    }
+
+    /// The link to this peer was lost: what was sent may not have arrived.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn link_lost(&mut self, now: Time, peer: NodeId) -> Result<(), Fatal> {
+        self.connected.remove(peer);
+        match self.phase {
+            Phase::Forming(_) => Ok(()),
+            Phase::Running(_) => self.step(now, Input::LinkLost { peer }, Incoming::default()),
+        }
+    }
+
+    /// Clients ask for records to be appended; `wall_ms` is the time of day in milliseconds.
+    /// Answered by [`Effect::Submitted`], each.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn submit(&mut self, now: Time, wall_ms: u64, submits: Vec<Submit>) -> Result<(), Fatal> {
+        let Phase::Running(running) = &mut self.phase else {
+            for submit in submits {
+                let result = Err(SubmitError::NotLeader);
+                self.effects.push_back(Effect::Submitted { tag: submit.tag, result });
+            }
+            return Ok(());
+        };
+        running.tail.time_ms = running.tail.time_ms.max(wall_ms);
+        let mut incoming = Incoming::default();
+        let mut proposals = Vec::with_capacity(submits.len());
+        // What the requests of this very batch will occupy, should all of them be accepted.
+        let mut next_seq = running.tail.next_seq;
+        let mut in_batch: Vec<u128> = Vec::new();
+        for submit in submits {
+            let tag = submit.tag;
+            let (pieces, digest) = records_body(submit.request_id, &submit.records);
+            // The same id twice in one batch: the second is a step of its own, after the first.
+            if in_batch.contains(&submit.request_id) {
+                self.propose(now, std::mem::take(&mut proposals), std::mem::take(&mut incoming))?;
+                in_batch.clear();
+            }
+            let Phase::Running(running) = &mut self.phase else { unreachable!("still running") };
+            if in_batch.is_empty() {
+                next_seq = running.tail.next_seq;
+            }
+            match running.consider(&submit, digest, next_seq) {
+                Considered::Answer(result) => {
+                    self.effects.push_back(Effect::Submitted { tag, result });
+                }
+                Considered::Attach { index, pending } => {
+                    running.pending.entry(index).or_default().push(pending);
+                }
+                Considered::Propose => {
+                    let body: usize = pieces.iter().map(Bytes::len).sum();
+                    let id = ProposalId(running.next_proposal);
+                    running.next_proposal += 1;
+                    next_seq += submit.records.len() as u64;
+                    in_batch.push(submit.request_id);
+                    proposals.push(Proposal { id, bytes: (ENTRY_HEADER_BYTES + body) as u64 });
+                    incoming.proposals.push_back(Proposing { submit, pieces, digest });
+                }
+            }
+        }
+        self.propose(now, proposals, incoming)
+    }
+
+    fn propose(
+        &mut self,
+        now: Time,
+        proposals: Vec<Proposal>,
+        incoming: Incoming,
+    ) -> Result<(), Fatal> {
+        if proposals.is_empty() {
+            return Ok(());
+        }
+        self.step(now, Input::Propose { proposals }, incoming)
+    }
+
+    /// A client wants a linearizable read. Answered by [`Effect::BarrierDone`].
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn read_barrier(&mut self, now: Time, tag: u64) -> Result<(), Fatal> {
+        match self.phase {
+            Phase::Forming(_) => {
+                self.effects.push_back(Effect::BarrierDone { tag, confirmed: false });
+                Ok(())
+            }
+            Phase::Running(_) => {
+                let input = Input::ReadBarrier { id: BarrierId(tag) };
+                self.step(now, input, Incoming::default())
+            }
+        }
+    }
+
+    /// An operator wants another leader. Answered by [`Effect::TransferEnded`].
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn transfer(&mut self, now: Time, to: Option<NodeId>) -> Result<(), Fatal> {
+        match self.phase {
+            Phase::Forming(_) => {
+                let result = Err(TransferError::NotLeader);
+                self.effects.push_back(Effect::TransferEnded { result });
+                Ok(())
+            }
+            Phase::Running(_) => {
+                self.step(now, Input::TransferLeadership { to }, Incoming::default())
+            }
+        }
+    }
+
+    /// The lab interferes.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn interfere(&mut self, now: Time, input: LabInput) -> Result<(), Fatal> {
+        let input = match input {
+            LabInput::Campaign => Input::Campaign,
+            LabInput::FreezeElectionTimer { frozen } => {
+                self.config.election_timer_frozen = frozen;
+                Input::FreezeElectionTimer { frozen }
+            }
+            LabInput::SetHeartbeatInterval { interval, until_stepdown } => {
+                Input::SetHeartbeatInterval { interval, until_stepdown }
+            }
+            LabInput::SetRules { rules } => {
+                self.config.rules = rules;
+                Input::SetRules { rules }
+            }
+        };
+        match self.phase {
+            Phase::Forming(_) => Ok(()),
+            Phase::Running(_) => self.step(now, input, Incoming::default()),
+        }
+    }
+
+    /// From now on the disk counts as full with less than this free (the lab). Noticed at the next
+    /// look at the files.
+    pub fn set_disk_reserve_bytes(&mut self, bytes: u64) {
+        self.config.wal.reserve_bytes = bytes;
+        if let Phase::Running(running) = &mut self.phase {
+            running.wal.set_reserve_bytes(bytes);
+        }
+    }
+
+    /// What is in the log from an index on, committed or not, for people and tools.
+    ///
+    /// # Errors
+    /// The log failed.
+    pub fn logged(&self, from: u64, limit: usize) -> Result<Vec<LoggedEntry>, ReadError> {
+        let mut logged = Vec::new();
+        let Some(running) = self.running() else { return Ok(logged) };
+        let last = running.wal.last_index();
+        let mut next = from.max(running.wal.first_index());
+        while next <= last && logged.len() < limit {
+            for entry in running.wal.read(&self.disk, next, last, 1 << 20)? {
+                next = entry.header.index + 1;
+                if logged.len() < limit {
+                    logged.push(logged_entry(&entry)?);
+                }
+            }
+        }
+        Ok(logged)
+    }
+
+    /// Whether [`Self::flush`] has something to do.
+    pub fn needs_flush(&self) -> bool {
+        self.running().is_some_and(|running| running.staged.is_some() || running.values_behind())
+    }
+
+    /// Puts all that is staged on disk with one sync, tells the core, applies what is committed,
+    /// and writes a slice of `values.log`.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop. Nothing of what failed was acknowledged.
+    pub fn flush(&mut self, now: Time) -> Result<(), Fatal> {
+        loop {
+            let Phase::Running(running) = &mut self.phase else {
+                return Ok(());
+            };
+            let Some(write) = running.staged else { break };
+            match running.wal.commit(&mut self.disk) {
+                Ok(()) => {}
+                Err(WalError::Full) => {
+                    // Nothing was written; all of it stays staged until there is room.
+                    running.note_full(true, &mut self.effects);
+                    break;
+                }
+                Err(error) => return Err(fatal(error)),
+            }
+            running.staged = None;
+            self.step(now, Input::Durable { write }, Incoming::default())?;
+        }
+        let Phase::Running(running) = &mut self.phase else {
+            return Ok(());
+        };
+        running.advance_values(&self.disk, &mut self.effects)?;
+        running.answer_waiting_all(&mut self.effects);
+        Ok(())
+    }
+
+    /// Committed records from `from_seq` on: at most `limit`, and about `bytes_max` bytes of values
+    /// (one record at least). Empty if there is none yet.
+    ///
+    /// # Errors
+    /// The log failed.
+    pub fn read(
+        &self,
+        from_seq: u64,
+        limit: usize,
+        bytes_max: usize,
+    ) -> Result<Vec<Record>, ReadError> {
+        match self.running() {
+            None => Ok(Vec::new()),
+            Some(running) => running.read(&self.disk, from_seq, limit, bytes_max),
+        }
+    }
+
+    fn running(&self) -> Option<&Running<D>> {
+        match &self.phase {
+            Phase::Forming(_) => None,
+            Phase::Running(running) => Some(running),
+        }
+    }
+
+    /// Notices what was done to the files behind this node's back.
+    fn check_files(&mut self) -> Result<(), Fatal> {
+        let Phase::Running(running) = &mut self.phase else {
+            return Ok(());
+        };
+        running.wal.check_files(&self.disk).map_err(fatal)?;
+        let room = running.wal.room(&self.disk);
+        running.note_full(room == Room::Full, &mut self.effects);
+        if !running.values.is_intact(&self.disk).unwrap_or(false)
+            && running.values.pending_bytes() == 0
+        {
+            let text = "values.log was deleted, replaced or edited: it is made again from the log";
+            self.effects.push_back(Effect::Warning(text.to_owned()));
+            running.rebuild_values(&mut self.disk);
+        }
+        Ok(())
+    }
+
+    /// Steps the core and does what it wants done.
+    fn step(&mut self, now: Time, input: Input, mut incoming: Incoming) -> Result<(), Fatal> {
+        let Phase::Running(running) = &mut self.phase else {
+            unreachable!("the core is stepped only when the cluster is formed");
+        };
+        running.raft.step(now, input);
+        while let Some(output) = running.raft.poll_output() {
+            match output {
+                Output::Write(write) => running.stage(&write, &mut incoming, &mut self.disk)?,
+                Output::Send(envelope) => {
+                    let to = envelope.to;
+                    let message = PeerMessage::Raft { envelope, entries: Vec::new() };
+                    self.effects.push_back(Effect::Send { to, message });
+                }
+                Output::SendEntries { envelope, last, bytes_max } => {
+                    let connected = self.connected.contains(envelope.to);
+                    let effects = &mut self.effects;
+                    running.send(now, envelope, last, bytes_max, connected, &self.disk, effects)?;
+                }
+                Output::Commit { last } => {
+                    running.apply(last.0, &self.disk, &mut self.effects)?;
+                }
+                Output::Accepted { id, pos } => {
+                    let _ = id;
+                    let proposing = incoming.proposals.pop_front();
+                    let proposing = proposing.expect("proposals are answered in order");
+                    incoming.accepted.push_back((pos.index.0, proposing));
+                }
+                Output::Refused { id, reason } => {
+                    let _ = id;
+                    let proposing = incoming.proposals.pop_front();
+                    let tag = proposing.expect("proposals are answered in order").submit.tag;
+                    let result = Err(match reason {
+                        Refusal::NotLeader { .. } => SubmitError::NotLeader,
+                        Refusal::Transferring => SubmitError::Transferring,
+                        Refusal::Overloaded => SubmitError::Overloaded,
+                    });
+                    self.effects.push_back(Effect::Submitted { tag, result });
+                }
+                Output::BarrierReady { id, index } => {
+                    if index.0 <= running.applied {
+                        let done = Effect::BarrierDone { tag: id.0, confirmed: true };
+                        self.effects.push_back(done);
+                    } else {
+                        running.barriers.entry(index.0).or_default().push(id.0);
+                    }
+                }
+                Output::BarrierFailed { id } => {
+                    self.effects.push_back(Effect::BarrierDone { tag: id.0, confirmed: false });
+                }
+                Output::TransferEnded { result } => {
+                    self.effects.push_back(Effect::TransferEnded { result });
+                }
+                Output::Admit { pos } => {
+                    let _ = pos;
+                    self.identity.state = IdentityState::Voter;
+                    self.identity.members = running.raft.members().clone();
+                    self.identity.members.insert(self.identity.node, self.identity.incarnation);
+                    self.identity_count += 1;
+                    self.identity
+                        .store(&mut self.disk, self.identity_count)
+                        .map_err(|error| Fatal::Disk(error.to_string()))?;
+                    let text = "readmitted: this node is a voter again";
+                    self.effects.push_back(Effect::Notice(text.to_owned()));
+                    running.raft.step(now, Input::Admitted);
+                }
+                Output::Event(event) => self.effects.push_back(Effect::Event(event)),
+            }
+        }
+        assert!(incoming.accepted.is_empty(), "every accepted proposal was written");
+        running.lose_leadership(&mut self.effects);
+        running.answer_waiting_all(&mut self.effects);
+        Ok(())
+    }
+}

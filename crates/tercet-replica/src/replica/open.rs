@@ -1,0 +1,337 @@
+//! Opening a node's directory, forming the cluster, and beginning to run Raft.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tercet_raft::{Config, EntryKind, Incarnation, Index, NodeId, NodeSet, Raft, Time};
+use tercet_wal::{Disk, Wal, WalError};
+
+use super::{FILES_INTERVAL, Phase, Readmits, Replica, Running, Tail};
+use crate::config::ReplicaConfig;
+use crate::content::kind_of;
+use crate::error::{OpenError, io};
+use crate::forming::{FormStep, Forming};
+use crate::identity::{Identity, IdentityError, IdentityState};
+use crate::io::{Effect, PeerMessage};
+use crate::values::{Check, ValuesFile};
+use crate::window::{Window, WindowLimits};
+
+/// How many bytes of entries are read at a time when the log is walked.
+const WALK_BYTES: u64 = 4 << 20;
+/// Where files go that a node which lost its memory had: a cache at best, kept for a person.
+const LOST_DIR: &str = "lost";
+
+impl<D: Disk> Replica<D> {
+    /// Opens a node's directory: new, as it was left, or with its memory lost.
+    ///
+    /// `lost` says why an earlier replica of this process had to stop ([`Fatal::LostMemory`]);
+    /// `random` gives numbers that nobody else gets.
+    ///
+    /// # Errors
+    /// A directory that is not this node's, or that cannot be read. What is damaged is no error:
+    /// the node has lost its memory then, and rejoins.
+    pub fn open(
+        mut disk: D,
+        config: ReplicaConfig,
+        lost: Option<String>,
+        random: &mut dyn FnMut() -> u128,
+        now: Time,
+    ) -> Result<Self, OpenError> {
+        let mut effects = VecDeque::new();
+        let has_log = !disk.list("wal").map_err(io("list wal"))?.is_empty();
+        let (found, mut lost) = match Identity::load(&mut disk) {
+            Ok(found) => (found, lost),
+            // Whoever has spoken once has a whole copy, and whoever is a member has a log. Without
+            // either, the directory was still being made when a crash cut that short: it is a new
+            // one. Were it mute, it could never help to form the cluster that would readmit it.
+            Err(IdentityError::Damaged) if !has_log && lost.is_none() => {
+                let text = "the identity was not written whole: this directory counts as new";
+                effects.push_back(Effect::Notice(text.to_owned()));
+                (None, None)
+            }
+            Err(error @ IdentityError::Damaged) => (None, Some(error.to_string())),
+            Err(error) => return Err(error.into()),
+        };
+        let (mut identity, mut identity_count) = match found {
+            Some((identity, count)) => {
+                check_identity(&identity, &config)?;
+                (identity, count)
+            }
+            None => {
+                if has_log {
+                    lost.get_or_insert_with(|| "there is a log, but no identity".to_owned());
+                }
+                let identity = Identity {
+                    node: config.node,
+                    incarnation: Incarnation(random()),
+                    cluster_name: config.cluster_name.clone(),
+                    cluster_id: None,
+                    // With the remains of a log this node was a member once; without, it cannot
+                    // know, and asks everyone.
+                    state: if lost.is_some() {
+                        IdentityState::Quarantined
+                    } else {
+                        IdentityState::Fresh
+                    },
+                    members: BTreeMap::new(),
+                };
+                (identity, 0)
+            }
+        };
+        // Who has lost a memory is muted before anything else is done with the directory.
+        let mut wal = None;
+        let is_member = identity.state != IdentityState::Fresh && identity.cluster_id.is_some();
+        if is_member && lost.is_none() {
+            match Wal::open(&mut disk, config.wal.clone()) {
+                Ok(opened) => wal = Some(opened),
+                Err(error @ (WalError::Missing { .. } | WalError::Corrupt { .. })) => {
+                    lost = Some(error.to_string());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        if let Some(why) = &lost {
+            effects.push_back(Effect::Warning(format!(
+                "this node has lost its memory ({why}): it is mute until the others have readmitted it"
+            )));
+            identity.incarnation = Incarnation(random());
+            identity.state = IdentityState::Quarantined;
+        }
+        if lost.is_some() || identity_count == 0 {
+            identity_count += 1;
+            identity.store(&mut disk, identity_count)?;
+        }
+        if lost.is_some() {
+            set_aside(&mut disk).map_err(io("set the remains of the old log aside"))?;
+        }
+        let mut replica = Self {
+            phase: Phase::Forming(Forming::new(
+                Identity { state: identity.state, cluster_id: None, ..identity.clone() },
+                Vec::new(),
+                0,
+                now,
+            )),
+            config,
+            disk,
+            identity,
+            identity_count,
+            effects,
+            connected: NodeSet::EMPTY,
+        };
+        if is_member {
+            replica.run(wal, now)?;
+        } else {
+            let peers = replica.peers();
+            let mut forming = Forming::new(replica.identity.clone(), peers, random(), now);
+            let steps = forming.begin();
+            replica.phase = Phase::Forming(forming);
+            replica.form(steps, now)?;
+        }
+        Ok(replica)
+    }
+
+    /// Does what the forming of the cluster asks for.
+    pub(super) fn form(&mut self, steps: Vec<FormStep>, now: Time) -> Result<(), OpenError> {
+        for step in steps {
+            match step {
+                FormStep::Send(to, message) => {
+                    let incarnation = self.identity.incarnation;
+                    let message = PeerMessage::Form { incarnation, message };
+                    self.effects.push_back(Effect::Send { to, message });
+                }
+                FormStep::Store(identity) => {
+                    if identity.state == IdentityState::Voter {
+                        // The log exists before the identity says that it does: a voter without one
+                        // has lost its memory.
+                        self.fresh_log()?;
+                    }
+                    self.identity_count += 1;
+                    identity.store(&mut self.disk, self.identity_count)?;
+                    self.identity = identity;
+                }
+                FormStep::Done => {
+                    let text = match self.identity.state {
+                        IdentityState::Voter => "the cluster is formed",
+                        IdentityState::Quarantined | IdentityState::Fresh => {
+                            "the cluster exists already: this node is mute until it is readmitted"
+                        }
+                    };
+                    self.effects.push_back(Effect::Notice(text.to_owned()));
+                    if self.identity.state == IdentityState::Quarantined {
+                        self.fresh_log()?;
+                    }
+                    let wal = Wal::open(&mut self.disk, self.config.wal.clone())?;
+                    self.run(Some(wal), now)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// An empty log, whatever was there.
+    pub(super) fn fresh_log(&mut self) -> Result<(), OpenError> {
+        set_aside(&mut self.disk).map_err(io("set the remains of an old log aside"))?;
+        Wal::create(&mut self.disk, self.config.wal.clone())?;
+        Ok(())
+    }
+
+    /// Begins to run Raft with this log, or with an empty one.
+    pub(super) fn run(
+        &mut self,
+        wal: Option<(Wal<D>, tercet_wal::Recovered)>,
+        now: Time,
+    ) -> Result<(), OpenError> {
+        let (wal, recovered) = match wal {
+            Some(opened) => opened,
+            None => {
+                Wal::create(&mut self.disk, self.config.wal.clone())?;
+                Wal::open(&mut self.disk, self.config.wal.clone())?
+            }
+        };
+        if let Some(torn) = &recovered.torn_tail {
+            self.effects.push_back(Effect::Notice(format!(
+                "the log ended in a write that was cut short and never acknowledged: {torn:?}"
+            )));
+        }
+        let mut running = Running {
+            raft: Raft::new(self.raft_config(), tercet_raft::Recovered::default(), now),
+            wal,
+            values: ValuesFile::open(&mut self.disk).map_err(io("open values.log"))?,
+            values_error: None,
+            window: Window::default(),
+            window_limits: WindowLimits::default(),
+            tail: Tail { next_seq: 1, time_ms: 0 },
+            applied: 0,
+            applied_next_seq: 1,
+            staged: None,
+            pending: BTreeMap::new(),
+            waiting_all: BTreeMap::new(),
+            barriers: BTreeMap::new(),
+            next_proposal: 1,
+            disk_full: false,
+            check_files_at: now.after(FILES_INTERVAL),
+        };
+        let (readmits, cut) = running.walk(&mut self.disk)?;
+        if cut > 0 {
+            self.effects.push_back(Effect::Warning(format!(
+                "values.log differed from the log in its last {cut} bytes: made again from there"
+            )));
+        }
+        let recovered = tercet_raft::Recovered {
+            hard_state: tercet_raft::HardState {
+                term: tercet_raft::Term(recovered.hard_state.term),
+                vote: recovered.hard_state.vote.and_then(NodeId::new),
+            },
+            runs: recovered
+                .runs
+                .iter()
+                .map(|(term, first)| tercet_raft::LogPos::new(*term, *first))
+                .collect(),
+            last: Index(recovered.last_index),
+            readmits,
+            commit: Index::ZERO,
+        };
+        running.raft = Raft::new(self.raft_config(), recovered, now);
+        self.phase = Phase::Running(Box::new(running));
+        Ok(())
+    }
+
+    pub(super) fn raft_config(&self) -> Config {
+        let incarnation = self.identity.incarnation;
+        let mut members = self.identity.members.clone();
+        for node in &self.config.members {
+            members.entry(*node).or_insert(Incarnation(0));
+        }
+        Config {
+            node: self.config.node,
+            incarnation,
+            members,
+            quarantined: self.identity.state == IdentityState::Quarantined,
+            profile: self.config.profile,
+            rules: self.config.rules,
+            heartbeat_interval: self.config.heartbeat_interval,
+            election_timer_frozen: self.config.election_timer_frozen,
+            election_timeout_min: self.config.election_timeout_min,
+            election_timeout_max: self.config.election_timeout_max,
+            #[allow(
+                clippy::cast_possible_truncation,
+                reason = "any 64 bits of a random number do"
+            )]
+            seed: self.config.seed.unwrap_or(incarnation.0 as u64),
+            message_bytes_max: self.config.message_bytes_max,
+            inflight_bytes_max: self.config.inflight_bytes_max,
+            inflight_messages_max: self.config.inflight_messages_max,
+            uncommitted_bytes_max: self.config.uncommitted_bytes_max,
+        }
+    }
+}
+
+impl<D: Disk> Running<D> {
+    /// Walks the whole log once, at the start: compares `values.log` with it, and remembers the
+    /// request ids and the Readmit entries in it.
+    fn walk(&mut self, disk: &mut D) -> Result<(Readmits, u64), OpenError> {
+        let values = ValuesFile::open(disk).map_err(io("open values.log"))?;
+        let values = std::mem::replace(&mut self.values, values);
+        let mut check = Check::new(values).map_err(io("read values.log"))?;
+        let mut readmits = BTreeMap::new();
+        let last = self.wal.last_index();
+        // Older ids would be forgotten again at once.
+        let window_from = last.saturating_sub(self.window_limits.count_max as u64);
+        let mut next = self.wal.first_index();
+        while next <= last {
+            for entry in self.wal.read(disk, next, last, WALK_BYTES)? {
+                next = entry.header.index + 1;
+                check.entry(&entry).map_err(io("read values.log"))?;
+                if let EntryKind::Readmit { node, incarnation } = kind_of(&entry) {
+                    readmits.insert(Index(entry.header.index), (node, incarnation));
+                }
+                self.note_appended(&entry, entry.header.index > window_from);
+            }
+        }
+        let (values, cut) = check.finish().map_err(io("cut values.log"))?;
+        self.values = values;
+        Ok((readmits, cut))
+    }
+}
+
+fn check_identity(identity: &Identity, config: &ReplicaConfig) -> Result<(), OpenError> {
+    if identity.cluster_name != config.cluster_name {
+        return Err(OpenError::OtherCluster {
+            found: identity.cluster_name.clone(),
+            expected: config.cluster_name.clone(),
+        });
+    }
+    if identity.node != config.node {
+        return Err(OpenError::OtherNode {
+            found: identity.node.slot(),
+            expected: config.node.slot(),
+        });
+    }
+    let found: Vec<NodeId> = identity.members.keys().copied().collect();
+    let mut expected = config.members.clone();
+    expected.sort_unstable();
+    if identity.cluster_id.is_some() && !found.is_empty() && found != expected {
+        return Err(OpenError::OtherMembers {
+            found: format!("{found:?}"),
+            expected: format!("{expected:?}"),
+        });
+    }
+    Ok(())
+}
+
+/// Moves what an earlier incarnation left behind out of the way. The newest remains are kept for a
+/// person to look at; nothing reads them.
+fn set_aside<D: Disk>(disk: &mut D) -> std::io::Result<()> {
+    let segments = disk.list("wal")?;
+    if segments.is_empty() {
+        return Ok(());
+    }
+    for name in disk.list(LOST_DIR)? {
+        disk.remove(&format!("{LOST_DIR}/{name}"))?;
+    }
+    for name in segments {
+        disk.rename(&format!("wal/{name}"), &format!("{LOST_DIR}/{name}"))?;
+    }
+    disk.sync_dir("wal")?;
+    disk.sync_dir(LOST_DIR)?;
+    Ok(())
+}

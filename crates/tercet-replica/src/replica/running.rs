@@ -1,0 +1,199 @@
+//! What the core wants done: entries on disk, entries on their way, entries applied.
+
+use std::collections::VecDeque;
+
+use tercet_raft::{EntryKind, EntryMeta, Envelope, Index, Input, Message, NodeId, Time, Write};
+use tercet_wal::{Batch, Disk, Entry, EntryHeader, HardState};
+
+use super::{Incoming, Running};
+use crate::content::{KIND_NOOP, KIND_READMIT, make_entry, meta_of};
+use crate::error::{Fatal, fatal};
+use crate::io::{Effect, PeerMessage};
+use crate::record::records_of;
+use crate::window::Seen;
+
+impl<D: Disk> Running<D> {
+    /// An entry is now the last of the log.
+    pub(super) fn note_appended(&mut self, entry: &Entry, remember: bool) {
+        let EntryHeader { index, first_seq, record_count, time_ms, .. } = entry.header;
+        self.tail.next_seq = first_seq + u64::from(record_count);
+        self.tail.time_ms = self.tail.time_ms.max(time_ms);
+        if record_count > 0
+            && remember
+            && let Ok(records) = records_of(entry)
+        {
+            let seen = Seen { index, first_seq, record_count, digest: records.digest };
+            self.window.insert(records.request_id, time_ms, seen);
+        }
+    }
+
+    /// Stages a write of the core: pairs its metas with their bytes.
+    pub(super) fn stage(
+        &mut self,
+        write: &Write,
+        incoming: &mut Incoming,
+        disk: &mut D,
+    ) -> Result<(), Fatal> {
+        if let Some(from) = write.truncate_from {
+            self.truncate(from.0, disk)?;
+        }
+        let mut entries = Vec::with_capacity(write.entries.len());
+        for (meta, index) in write.entries.iter().zip(write.first.0..) {
+            let received =
+                incoming.entries.first().map(|first| first.header.index).and_then(|first| {
+                    let at = usize::try_from(index.checked_sub(first)?).ok()?;
+                    incoming.entries.get(at).cloned()
+                });
+            let is_accepted = incoming.accepted.front().is_some_and(|(at, _)| *at == index);
+            let entry = match received {
+                Some(entry) => entry,
+                None if is_accepted => {
+                    let (_, proposing) = incoming.accepted.pop_front().expect("looked at above");
+                    self.make_records(*meta, index, proposing)
+                }
+                None => self.make_own(*meta, index),
+            };
+            assert_eq!(
+                (entry.header.index, entry.header.term),
+                (index, meta.term.0),
+                "the core and the bytes speak of the same entry"
+            );
+            self.note_appended(&entry, true);
+            entries.push(entry);
+        }
+        let hard_state = write
+            .hard_state
+            .map(|state| HardState { term: state.term.0, vote: state.vote.map(NodeId::slot) });
+        self.wal.stage(Batch {
+            hard_state,
+            truncate_from: write.truncate_from.map(|from| from.0),
+            entries,
+        });
+        self.staged = Some(write.id);
+        Ok(())
+    }
+
+    /// The log is about to lose its tail from `from` on.
+    pub(super) fn truncate(&mut self, from: u64, disk: &mut D) -> Result<(), Fatal> {
+        assert!(from > self.applied, "what was applied is never cut: {from} ≤ {}", self.applied);
+        self.window.truncate(from);
+        if self.values.written() >= from {
+            // Lines that stood in the file, but for entries that were never committed: somebody
+            // else wrote them.
+            self.rebuild_values(disk);
+        }
+        for (_, lost) in self.pending.split_off(&from) {
+            debug_assert!(lost.is_empty(), "a leader never cuts its own log");
+        }
+        let last = from - 1;
+        self.tail.next_seq = if last < self.wal.first_index() {
+            1
+        } else {
+            let header = self.wal.header(disk, last).map_err(fatal)?;
+            header.first_seq + u64::from(header.record_count)
+        };
+        Ok(())
+    }
+
+    pub(super) fn header(
+        &self,
+        meta: EntryMeta,
+        index: u64,
+        kind: u8,
+        record_count: u32,
+    ) -> EntryHeader {
+        EntryHeader {
+            term: meta.term.0,
+            index,
+            first_seq: self.tail.next_seq,
+            record_count,
+            kind,
+            flags: 0,
+            log_id: 0,
+            time_ms: self.tail.time_ms,
+            body_bytes: 0,
+            crc: 0,
+        }
+    }
+
+    /// Makes an entry of a leader's own.
+    pub(super) fn make_own(&self, meta: EntryMeta, index: u64) -> Entry {
+        match meta.kind {
+            EntryKind::Noop => make_entry(&self.header(meta, index, KIND_NOOP, 0), &[]),
+            EntryKind::Readmit { node, incarnation } => {
+                let header = self.header(meta, index, KIND_READMIT, 0);
+                make_entry(&header, &[&[node.slot()], &incarnation.0.to_le_bytes()])
+            }
+            EntryKind::Payload => unreachable!("entry {index} has no bytes"),
+        }
+    }
+
+    /// Sends the entries that the core asked for, as many as fit, and says how many that were.
+    #[allow(clippy::too_many_arguments, reason = "the parts of one output and of the replica")]
+    pub(super) fn send(
+        &mut self,
+        now: Time,
+        mut envelope: Envelope,
+        last: Index,
+        bytes_max: u64,
+        connected: bool,
+        disk: &D,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), Fatal> {
+        let to = envelope.to;
+        let Message::Append { prev, entries: metas, .. } = &mut envelope.message else {
+            unreachable!("entries travel in an Append");
+        };
+        let mut sent = prev.index;
+        let mut bytes = 0;
+        if connected {
+            let entries =
+                self.wal.read(disk, prev.index.0 + 1, last.0, bytes_max).map_err(fatal)?;
+            for entry in &entries {
+                metas.push(meta_of(entry));
+                bytes += entry.frame.len() as u64;
+            }
+            sent = Index(prev.index.0 + entries.len() as u64);
+            let message = PeerMessage::Raft { envelope, entries };
+            effects.push_back(Effect::Send { to, message });
+        }
+        self.raft.step(now, Input::Sent { to, last: sent, bytes });
+        Ok(())
+    }
+
+    /// Everything up to `last` is committed: readers see it, and those who wait are answered.
+    pub(super) fn apply(
+        &mut self,
+        last: u64,
+        disk: &D,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), Fatal> {
+        if last <= self.applied {
+            return Ok(());
+        }
+        let header = self.wal.header(disk, last).map_err(fatal)?;
+        self.applied = last;
+        self.applied_next_seq = header.first_seq + u64::from(header.record_count);
+        self.advance_values(disk, effects)?;
+        self.window.forget(last, self.window_limits);
+        let later = self.pending.split_off(&(last + 1));
+        for (index, pendings) in std::mem::replace(&mut self.pending, later) {
+            for pending in pendings {
+                let holds =
+                    self.raft.term_at(Index(index)).map(|term| term.0) == Some(pending.term);
+                assert!(holds, "entry {index} of a leader is the one that was submitted");
+                if pending.wait_all {
+                    self.waiting_all.entry(index).or_default().push(pending);
+                } else {
+                    let result = Ok(self.submitted(&pending));
+                    effects.push_back(Effect::Submitted { tag: pending.tag, result });
+                }
+            }
+        }
+        let later = self.barriers.split_off(&(last + 1));
+        for tag in std::mem::replace(&mut self.barriers, later).into_values().flatten() {
+            effects.push_back(Effect::BarrierDone { tag, confirmed: true });
+        }
+        Ok(())
+    }
+}
