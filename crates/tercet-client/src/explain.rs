@@ -99,8 +99,12 @@ pub fn explain(reports: &[Report]) -> ExplainResponse {
         return ExplainResponse { level, summary, findings };
     }
     if forming > 0 && forming == known.len() {
-        let summary =
-            "the cluster is not formed yet: its first start needs all of its nodes".to_owned();
+        let generation = known.iter().map(|status| status.generation).max().unwrap_or(0);
+        let summary = if generation > 1 {
+            format!("generation {generation} has not begun yet: it needs all of its nodes")
+        } else {
+            "the cluster is not formed yet: its first start needs all of its nodes".to_owned()
+        };
         return ExplainResponse { level: NO_QUORUM, summary, findings };
     }
     let muted = known.iter().filter(|status| status.role == "quarantined").count();
@@ -118,6 +122,14 @@ pub fn explain(reports: &[Report]) -> ExplainResponse {
             "{} of {members} nodes have lost their memory and may not vote: the cluster waits for a node that has its log. Start the nodes that are down; do not delete their directories.",
             muted + forming
         ));
+        let lost_max = members - quorum;
+        findings.push(if muted + forming > lost_max {
+            format!(
+                "That is more than the {lost_max} that {members} nodes can spare: if no other directory comes back, only an operator can let the cluster begin again from one that is left, with a loss: stop its node and see `tercet recover --from DIR`."
+            )
+        } else {
+            "If those that are down are lost for good, only an operator can let the cluster begin again from a directory that is left, with a loss: see `tercet recover --from DIR`.".to_owned()
+        });
         "too few nodes may vote"
     } else if voters < quorum && known.len() > 1 {
         "too few nodes are up"
@@ -204,5 +216,16 @@ mod tests {
         ]);
         assert_eq!(said.level, NO_QUORUM);
         assert!(said.findings.iter().any(|f| f.contains("2 of 3 nodes have lost their memory")));
+        let way_out = "more than the 1 that 3 nodes can spare";
+        assert!(said.findings.iter().any(|f| f.contains(way_out) && f.contains("tercet recover")));
+    }
+
+    #[test]
+    fn a_recovered_cluster_that_waits_is_not_a_new_one() {
+        let mut survivor = status(1, "forming", None);
+        survivor.generation = 2;
+        let said = explain(&[up(survivor), up(status(2, "forming", None)), down(3)]);
+        assert_eq!(said.level, NO_QUORUM);
+        assert_eq!(said.summary, "generation 2 has not begun yet: it needs all of its nodes");
     }
 }

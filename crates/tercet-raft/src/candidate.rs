@@ -8,6 +8,10 @@ use crate::types::{NodeId, NodeSet, Term, WriteId};
 impl Raft {
     /// The election timer fired, or somebody wants an election here.
     pub(crate) fn campaign(&mut self) {
+        if !self.may_lead() {
+            self.reset_election_timer();
+            return;
+        }
         match self.role {
             Role::Leader(_) | Role::Quarantined(_) => {}
             Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
@@ -18,6 +22,11 @@ impl Raft {
                 }
             }
         }
+    }
+
+    /// Whether this log reaches the floor: nobody would vote for one that does not.
+    pub(crate) fn may_lead(&self) -> bool {
+        self.log.last() >= self.config.floor
     }
 
     fn become_pre_candidate(&mut self) {

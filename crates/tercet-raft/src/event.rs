@@ -89,6 +89,8 @@ pub enum DropReason {
     Malformed,
     /// This node is mute.
     Muted,
+    /// It is of another generation of the cluster.
+    OtherGeneration,
 }
 
 impl Event {
@@ -315,6 +317,7 @@ impl DropReason {
             Self::NotForMe => "not-for-me",
             Self::Malformed => "malformed",
             Self::Muted => "muted",
+            Self::OtherGeneration => "other-generation",
         }
     }
 }
@@ -415,6 +418,7 @@ impl fmt::Display for DropReason {
             Self::NotForMe => "it is meant for another node, or for a disk that is gone",
             Self::Malformed => "it contradicts the protocol",
             Self::Muted => "this node is mute until it is readmitted",
+            Self::OtherGeneration => "it is of another generation of the cluster",
         })
     }
 }

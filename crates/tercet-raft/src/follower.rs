@@ -126,7 +126,8 @@ impl Raft {
 
     /// Why this node would not vote for a candidate of `term` with this log.
     fn objection(&self, from: NodeId, term: Term, last: LogPos) -> Option<DenyReason> {
-        let own_last = self.log.last();
+        // A log below the floor holds less than what counts as committed from the beginning.
+        let own_last = self.log.last().max(self.config.floor);
         if term < self.hard_state.term {
             return Some(DenyReason::OldTerm);
         }
@@ -211,6 +212,7 @@ impl Raft {
     /// The leader hands over to this node (thesis §3.10).
     pub(crate) fn on_timeout_now(&mut self) {
         if matches!(self.role, Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. })
+            && self.may_lead()
         {
             self.become_candidate(true);
         }

@@ -23,6 +23,7 @@ pub fn check_state(raft: &Raft) {
     match &raft.role {
         Role::Leader(leader) => {
             assert_eq!(raft.leader, Some(raft.node()), "a leader knows itself");
+            assert!(raft.may_lead(), "a leader's log reaches the floor");
             for (peer, progress) in &leader.peers {
                 assert!(
                     progress.stored() < progress.next && progress.next <= last.next(),

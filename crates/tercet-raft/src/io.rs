@@ -30,6 +30,9 @@ pub struct Config {
     /// All members with the incarnation that this node knows to be admitted (of genesis, or as a
     /// peer told it); Readmit entries in the log move it on.
     pub members: BTreeMap<NodeId, Incarnation>,
+    /// Where every leader's log reaches at least: what an operator decided to go on with
+    /// (docs/rejoin.md, "When more than a minority is lost"); [`LogPos::ORIGIN`] otherwise.
+    pub floor: LogPos,
     /// Whether this node has lost its memory and is mute until it is readmitted.
     pub quarantined: bool,
     /// Which Raft is run.

@@ -144,6 +144,7 @@ impl Driven {
             quarantined,
             profile,
             rules: Rules::default(),
+            floor: LogPos::ORIGIN,
             election_timer_frozen: false,
             heartbeat_interval: Duration::from_millis(50),
             election_timeout_min: Duration::from_millis(150),

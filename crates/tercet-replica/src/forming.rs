@@ -28,7 +28,7 @@ use std::collections::BTreeMap;
 
 use tercet_raft::{Incarnation, NodeId, NodeSet, Time};
 
-use crate::identity::{Identity, IdentityState};
+use crate::identity::{Generation, Identity, IdentityState};
 
 /// What a node says of itself when it is asked.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -42,8 +42,15 @@ pub enum Standing {
     Known {
         /// Its id.
         cluster_id: u128,
+        /// Which generation of it.
+        generation: Generation,
         /// The incarnation that this node knows for each slot.
         members: BTreeMap<NodeId, Incarnation>,
+    },
+    /// "An operator lets the cluster begin again from my log."
+    Survivor {
+        /// The generation that begins.
+        generation: Generation,
     },
 }
 
@@ -52,7 +59,7 @@ pub enum Standing {
 pub struct Unstarted {
     /// The id of the cluster that it would be.
     pub cluster_id: u128,
-    /// Who made it: the lowest slot, with the incarnation that it had.
+    /// Who made it, with the incarnation that it had.
     pub maker: (NodeId, Incarnation),
 }
 
@@ -66,10 +73,12 @@ pub enum FormMessage {
         /// What the sender remembers.
         standing: Standing,
     },
-    /// "This is the cluster": from the lowest slot to a fresh node.
+    /// "This is the cluster": from its maker to a fresh node.
     Genesis {
         /// Its id.
         cluster_id: u128,
+        /// Which generation it is.
+        generation: Generation,
         /// Its members.
         members: BTreeMap<NodeId, Incarnation>,
     },
@@ -92,6 +101,8 @@ pub(crate) enum FormStep {
     Send(NodeId, FormMessage),
     /// Store this identity durably *before* anything that follows is sent.
     Store(Identity),
+    /// A person should know.
+    Warn(String),
     /// The identity is that of a member: run Raft.
     Done,
 }
@@ -111,13 +122,16 @@ pub(crate) struct Forming {
     /// Who has stored the genesis in `identity`.
     acked: NodeSet,
     ask_at: Time,
+    /// The peers whose contradiction was said already.
+    contradicting: NodeSet,
 }
 
 impl Forming {
     /// `cluster_id` is random; it is used if this node makes the cluster.
     pub(crate) fn new(identity: Identity, peers: Vec<NodeId>, cluster_id: u128, now: Time) -> Self {
         assert!(
-            identity.state == IdentityState::Fresh || identity.cluster_id.is_none(),
+            matches!(identity.state, IdentityState::Fresh | IdentityState::Survivor)
+                || identity.cluster_id.is_none(),
             "a node that knows its cluster does not form one"
         );
         Self {
@@ -127,6 +141,7 @@ impl Forming {
             fresh: BTreeMap::new(),
             acked: NodeSet::EMPTY,
             ask_at: now,
+            contradicting: NodeSet::EMPTY,
         }
     }
 
@@ -149,10 +164,12 @@ impl Forming {
     /// The genesis that this node holds and has not heard to be started.
     fn unstarted(&self) -> Option<Unstarted> {
         let cluster_id = self.identity.cluster_id?;
-        let lowest = self.peers.iter().copied().fold(self.identity.node, NodeId::min);
-        let incarnation = *self.identity.members.get(&lowest)?;
-        (self.identity.state == IdentityState::Fresh)
-            .then_some(Unstarted { cluster_id, maker: (lowest, incarnation) })
+        let lowest = || self.peers.iter().copied().fold(self.identity.node, NodeId::min);
+        let maker =
+            self.identity.generation.recovery.map_or_else(lowest, |recovery| recovery.survivor);
+        let incarnation = *self.identity.members.get(&maker)?;
+        matches!(self.identity.state, IdentityState::Fresh | IdentityState::Survivor)
+            .then_some(Unstarted { cluster_id, maker: (maker, incarnation) })
     }
 
     /// A genesis under which something may have been committed, as far as this node knows: one that
@@ -169,8 +186,16 @@ impl Forming {
         held().find(is_undecided)
     }
 
-    fn is_lowest(&self) -> bool {
-        self.peers.iter().all(|peer| self.identity.node < *peer)
+    fn is_survivor(&self) -> bool {
+        self.identity.state == IdentityState::Survivor
+    }
+
+    /// Whether it is for this node to make the cluster. Whoever has heard of a later generation waits
+    /// for its survivor: an empty first one is never made again.
+    fn is_maker(&self) -> bool {
+        let is_lowest = self.peers.iter().all(|peer| self.identity.node < *peer);
+        let is_new = self.identity.state == IdentityState::Fresh;
+        self.is_survivor() || is_new && is_lowest && self.identity.generation.number <= 1
     }
 
     pub(crate) fn on_timeout(&mut self, now: Time) -> Vec<FormStep> {
@@ -181,6 +206,10 @@ impl Forming {
         let mut steps = Vec::new();
         for peer in &self.peers {
             steps.push(FormStep::Send(*peer, FormMessage::Ask));
+            if self.is_survivor() {
+                let standing = Standing::Survivor { generation: self.identity.generation };
+                steps.push(FormStep::Send(*peer, FormMessage::Answer { standing }));
+            }
         }
         self.offer_genesis(&mut steps);
         steps
@@ -198,26 +227,39 @@ impl Forming {
         }
         match message {
             FormMessage::Ask => {
-                let standing = Standing::Fresh { genesis: self.unstarted() };
+                let standing = if self.is_survivor() {
+                    Standing::Survivor { generation: self.identity.generation }
+                } else {
+                    Standing::Fresh { genesis: self.unstarted() }
+                };
                 steps.push(FormStep::Send(from, FormMessage::Answer { standing }));
             }
             FormMessage::Answer { standing: Standing::Fresh { genesis } } => {
                 self.fresh.insert(from, (incarnation, genesis));
                 self.maybe_genesis(&mut steps);
             }
-            FormMessage::Answer { standing: Standing::Known { cluster_id, members } } => {
-                self.on_known(cluster_id, members, &mut steps);
+            FormMessage::Answer {
+                standing: Standing::Known { cluster_id, generation, members },
+            } => {
+                self.on_known(from, cluster_id, generation, members, &mut steps);
             }
-            FormMessage::Genesis { cluster_id, members } => {
-                // Only the lowest slot makes clusters, and only the one in which this very
-                // incarnation stands: a late genesis for a disk that is gone is none of ours.
+            FormMessage::Answer { standing: Standing::Survivor { generation } } => {
+                self.on_survivor(from, generation, &mut steps);
+            }
+            FormMessage::Genesis { cluster_id, generation, members } => {
+                // Only the maker makes clusters, and only the one in which this very incarnation
+                // stands: a late genesis for a disk that is gone is none of ours.
                 let for_me = members.get(&self.identity.node) == Some(&self.identity.incarnation);
-                let from_lowest =
+                let is_lowest =
                     self.peers.iter().all(|peer| from <= *peer) && from < self.identity.node;
-                let may_form = self.identity.state == IdentityState::Fresh;
-                if for_me && from_lowest && may_form && members.get(&from) == Some(&incarnation) {
+                let is_maker =
+                    generation.recovery.map_or(is_lowest, |recovery| recovery.survivor == from);
+                let may_form = self.identity.state == IdentityState::Fresh
+                    && generation.number >= self.identity.generation.number;
+                if for_me && is_maker && may_form && members.get(&from) == Some(&incarnation) {
                     if self.identity.cluster_id != Some(cluster_id) {
                         self.identity.cluster_id = Some(cluster_id);
+                        self.identity.generation = generation;
                         self.identity.members = members;
                         steps.push(FormStep::Store(self.identity.clone()));
                     }
@@ -225,7 +267,7 @@ impl Forming {
                 }
             }
             FormMessage::GenesisAck { cluster_id } => {
-                let mine = self.is_lowest()
+                let mine = self.is_maker()
                     && self.identity.cluster_id == Some(cluster_id)
                     && self.identity.members.get(&from) == Some(&incarnation);
                 if mine {
@@ -244,19 +286,87 @@ impl Forming {
         steps
     }
 
+    /// Says once per peer what does not fit.
+    fn warn(&mut self, peer: NodeId, text: String, steps: &mut Vec<FormStep>) {
+        if !self.contradicting.contains(peer) {
+            self.contradicting.insert(peer);
+            steps.push(FormStep::Warn(text));
+        }
+    }
+
+    /// A peer holds the log of a generation that begins.
+    fn on_survivor(&mut self, from: NodeId, generation: Generation, steps: &mut Vec<FormStep>) {
+        let own = self.identity.generation;
+        self.fresh.remove(&from);
+        if !own.is_related(&generation) {
+            return;
+        }
+        if self.is_survivor() {
+            let (number, me) = (generation.number, self.identity.node);
+            let text = format!(
+                "two directories were recovered: that of {from} (generation {number}) and that of \
+                 {me} (generation {}). Only one log can go on: stop the node whose log you do not \
+                 want, move its directory away, and start it again",
+                own.number
+            );
+            self.warn(from, text, steps);
+            return;
+        }
+        let is_muted = self.identity.state == IdentityState::Quarantined;
+        if generation.number > own.number || is_muted && generation.number == own.number {
+            // Whatever this node was part of, or may have been, an operator has ended it.
+            self.identity.state = IdentityState::Fresh;
+            self.identity.cluster_id = None;
+            self.identity.members.clear();
+            self.identity.generation = Generation { recovery: None, ..generation };
+            self.acked = NodeSet::EMPTY;
+            steps.push(FormStep::Store(self.identity.clone()));
+        }
+    }
+
     /// A peer is a member of a cluster that runs: this node belongs to it.
     fn on_known(
         &mut self,
+        from: NodeId,
         cluster_id: u128,
+        generation: Generation,
         members: BTreeMap<NodeId, Incarnation>,
         steps: &mut Vec<FormStep>,
     ) {
+        self.fresh.remove(&from);
+        let own = self.identity.generation;
+        if !own.is_related(&generation) {
+            return;
+        }
+        if self.is_survivor() {
+            let text = if generation.number < own.number {
+                format!(
+                    "{from} still runs generation {} of the cluster. If that one has a leader, this \
+                     directory must not take its place: stop this node, move its directory away, and \
+                     start it again",
+                    generation.number
+                )
+            } else {
+                format!(
+                    "generation {} of the cluster runs already, with {from}: nobody waits for this \
+                     directory. Stop this node, move its directory away, and start it again",
+                    generation.number
+                )
+            };
+            self.warn(from, text, steps);
+            return;
+        }
+        if generation.number < own.number {
+            // An operator has ended that one; it has not heard of it yet.
+            return;
+        }
         let me = (self.identity.node, self.identity.incarnation);
         // If the cluster was made with this very incarnation, then this directory has never been
         // anything else: it holds all that it ever promised, which is nothing.
         let from_the_start =
             self.identity.state == IdentityState::Fresh && members.get(&me.0) == Some(&me.1);
         self.identity.cluster_id = Some(cluster_id);
+        self.identity.generation = generation;
         self.identity.members = members;
         if from_the_start {
             self.become_voter(steps);
@@ -269,7 +379,7 @@ impl Forming {
 
     fn maybe_genesis(&mut self, steps: &mut Vec<FormStep>) {
         let all_fresh = self.awaited().is_empty();
-        if !all_fresh || !self.is_lowest() || self.identity.state != IdentityState::Fresh {
+        if !all_fresh || !self.is_maker() {
             return;
         }
         let mut members: BTreeMap<NodeId, Incarnation> =
@@ -278,6 +388,9 @@ impl Forming {
         let is_stored = self.identity.cluster_id.is_some() && self.identity.members == members;
         if !is_stored {
             self.identity.cluster_id = Some(self.next_cluster_id);
+            if !self.is_survivor() {
+                self.identity.generation = Generation::first(self.next_cluster_id);
+            }
             self.next_cluster_id = self.next_cluster_id.wrapping_add(1);
             self.identity.members = members;
             self.acked = NodeSet::EMPTY;
@@ -289,7 +402,7 @@ impl Forming {
     }
 
     fn offer_genesis(&self, steps: &mut Vec<FormStep>) {
-        let (Some(cluster_id), true) = (self.identity.cluster_id, self.is_lowest()) else {
+        let (Some(cluster_id), true) = (self.identity.cluster_id, self.is_maker()) else {
             return;
         };
         if !self.awaited().is_empty() {
@@ -297,8 +410,9 @@ impl Forming {
         }
         for peer in &self.peers {
             if !self.acked.contains(*peer) {
-                let members = self.identity.members.clone();
-                steps.push(FormStep::Send(*peer, FormMessage::Genesis { cluster_id, members }));
+                let Identity { generation, members, .. } = self.identity.clone();
+                let genesis = FormMessage::Genesis { cluster_id, generation, members };
+                steps.push(FormStep::Send(*peer, genesis));
             }
         }
     }
@@ -327,11 +441,30 @@ impl Forming {
     /// A cluster of one forms without asking.
     pub(crate) fn begin(&mut self) -> Vec<FormStep> {
         let mut steps = Vec::new();
-        if self.peers.is_empty() && self.identity.state == IdentityState::Fresh {
+        if self.peers.is_empty() && self.is_maker() {
             self.maybe_genesis(&mut steps);
         }
         steps
     }
+}
+
+/// Which later generation of the cluster this node hears of, if the message speaks of one; and
+/// whether that one runs.
+pub(crate) fn later_generation(
+    identity: &Identity,
+    message: &FormMessage,
+) -> Option<(Generation, bool)> {
+    let (generation, runs) = match message {
+        FormMessage::Answer { standing: Standing::Known { generation, .. } } => (generation, true),
+        FormMessage::Answer { standing: Standing::Survivor { generation } } => (generation, false),
+        FormMessage::Ask
+        | FormMessage::Answer { standing: Standing::Fresh { .. } }
+        | FormMessage::Genesis { .. }
+        | FormMessage::GenesisAck { .. }
+        | FormMessage::Start { .. } => return None,
+    };
+    let own = identity.generation;
+    (generation.number > own.number && own.is_related(generation)).then_some((*generation, runs))
 }
 
 /// What a member answers to a node that is still forming.
@@ -340,11 +473,20 @@ pub(crate) fn answer_as_member(
     members: &BTreeMap<NodeId, Incarnation>,
     message: &FormMessage,
 ) -> Option<FormMessage> {
-    let cluster_id = identity.cluster_id?;
+    let answer = || {
+        let cluster_id = identity.cluster_id?;
+        let (generation, members) = (identity.generation, members.clone());
+        let standing = Standing::Known { cluster_id, generation, members };
+        Some(FormMessage::Answer { standing })
+    };
     match message {
-        FormMessage::Ask => Some(FormMessage::Answer {
-            standing: Standing::Known { cluster_id, members: members.clone() },
-        }),
+        FormMessage::Ask => answer(),
+        // One that does not know that its generation has ended.
+        FormMessage::Answer { standing: Standing::Known { generation, .. } }
+            if generation.number < identity.generation.number =>
+        {
+            answer()
+        }
         FormMessage::Answer { .. }
         | FormMessage::Genesis { .. }
         | FormMessage::GenesisAck { .. }

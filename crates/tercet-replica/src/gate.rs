@@ -383,7 +383,7 @@ mod tests {
             term: Term(term),
             message: Message::Rejoin,
         };
-        PeerMessage::Raft { envelope, entries: Vec::new() }
+        PeerMessage::Raft { cluster_id: 7, envelope, entries: Vec::new() }
     }
 
     fn terms(passed: &[Passed]) -> Vec<u64> {

@@ -13,14 +13,15 @@
 
 use std::collections::BTreeMap;
 
-use tercet_raft::{Incarnation, NodeId};
+use tercet_raft::{Incarnation, LogPos, NodeId};
 use tercet_wal::{Disk, DiskFile};
 
 /// Where a copy begins; the second one's place is also the space that each has.
 const COPY_BYTES: usize = 4096;
 const HEAD_BYTES: usize = 24;
 const MAGIC: &[u8; 5] = b"TCTID";
-const VERSION: u8 = 1;
+/// Format 1 did not know of generations.
+const VERSION: u8 = 2;
 pub(crate) const FILE: &str = "identity";
 
 /// Whether a node may vote.
@@ -32,6 +33,9 @@ pub enum IdentityState {
     Quarantined,
     /// A member that votes.
     Voter,
+    /// Holds the log with which an operator lets the cluster begin again (docs/rejoin.md, "When more
+    /// than a minority is lost"): waits until all others are new.
+    Survivor,
 }
 
 impl IdentityState {
@@ -41,7 +45,47 @@ impl IdentityState {
             Self::Fresh => "fresh",
             Self::Quarantined => "quarantined",
             Self::Voter => "voter",
+            Self::Survivor => "survivor",
         }
+    }
+}
+
+/// Which generation of a cluster: the first is formed out of empty directories, and each further one
+/// is what an operator made of the log of one survivor.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Generation {
+    /// 1, 2, 3 …; 0 as long as no cluster is known. A node that knows no cluster has here the newest
+    /// generation that it heard of, and belongs to none that is older.
+    pub number: u64,
+    /// The cluster id of the first generation: what all generations of a cluster have in common.
+    pub origin: Option<u128>,
+    /// How the generation came to be; `None` for the first.
+    pub recovery: Option<Recovery>,
+}
+
+/// What an operator decided when more nodes were lost than a majority can spare.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Recovery {
+    /// Whose log goes on.
+    pub survivor: NodeId,
+    /// Where that log ended. Every leader of the generation has a log that reaches at least here.
+    pub floor: LogPos,
+}
+
+impl Generation {
+    /// The first generation of a cluster with this id.
+    pub const fn first(cluster_id: u128) -> Self {
+        Self { number: 1, origin: Some(cluster_id), recovery: None }
+    }
+
+    /// Whether `other` is a generation of the same cluster, as far as this one knows.
+    pub(crate) fn is_related(&self, other: &Self) -> bool {
+        self.origin.is_none() || other.origin.is_none() || self.origin == other.origin
+    }
+
+    /// Below this no leader's log may end.
+    pub fn floor(&self) -> LogPos {
+        self.recovery.map_or(LogPos::ORIGIN, |recovery| recovery.floor)
     }
 }
 
@@ -54,8 +98,10 @@ pub struct Identity {
     pub incarnation: Incarnation,
     /// The cluster's name, as configured when the directory was made.
     pub cluster_name: String,
-    /// The cluster's id, once known.
+    /// The cluster's id, once known. Each generation has its own.
     pub cluster_id: Option<u128>,
+    /// Which generation of the cluster.
+    pub generation: Generation,
     /// Whether the node may vote.
     pub state: IdentityState,
     /// The incarnation of each member when the cluster was formed or joined; entries in the log
@@ -91,6 +137,7 @@ impl Identity {
             IdentityState::Fresh => 0,
             IdentityState::Quarantined => 1,
             IdentityState::Voter => 2,
+            IdentityState::Survivor => 3,
         });
         out.push(u8::from(self.cluster_id.is_some()));
         out.extend_from_slice(&self.cluster_id.unwrap_or_default().to_le_bytes());
@@ -101,10 +148,18 @@ impl Identity {
             out.push(node.slot());
             out.extend_from_slice(&incarnation.0.to_le_bytes());
         }
+        let Generation { number, origin, recovery } = self.generation;
+        out.extend_from_slice(&number.to_le_bytes());
+        out.push(u8::from(origin.is_some()));
+        out.extend_from_slice(&origin.unwrap_or_default().to_le_bytes());
+        out.push(recovery.map_or(0, |recovery| recovery.survivor.slot()));
+        let floor = self.generation.floor();
+        out.extend_from_slice(&floor.term.0.to_le_bytes());
+        out.extend_from_slice(&floor.index.0.to_le_bytes());
         out
     }
 
-    fn decode(body: &[u8]) -> Option<Self> {
+    fn decode(body: &[u8], version: u8) -> Option<Self> {
         let mut rest = body;
         let mut take = |n: usize| -> Option<&[u8]> {
             let (head, tail) = rest.split_at_checked(n)?;
@@ -117,6 +172,7 @@ impl Identity {
             0 => IdentityState::Fresh,
             1 => IdentityState::Quarantined,
             2 => IdentityState::Voter,
+            3 => IdentityState::Survivor,
             _ => return None,
         };
         let has_cluster = take(1)?[0] == 1;
@@ -129,14 +185,21 @@ impl Identity {
             let slot = NodeId::new(take(1)?[0])?;
             members.insert(slot, Incarnation(u128::from_le_bytes(take(16)?.try_into().ok()?)));
         }
-        Some(Self {
-            node,
-            incarnation,
-            cluster_name,
-            cluster_id: has_cluster.then_some(cluster_id),
-            state,
-            members,
-        })
+        let cluster_id = has_cluster.then_some(cluster_id);
+        let generation = if version == 1 {
+            cluster_id.map(Generation::first).unwrap_or_default()
+        } else {
+            let number = u64::from_le_bytes(take(8)?.try_into().ok()?);
+            let has_origin = take(1)?[0] == 1;
+            let origin = u128::from_le_bytes(take(16)?.try_into().ok()?);
+            let survivor = take(1)?[0];
+            let term = u64::from_le_bytes(take(8)?.try_into().ok()?);
+            let index = u64::from_le_bytes(take(8)?.try_into().ok()?);
+            let floor = LogPos::new(term, index);
+            let recovery = NodeId::new(survivor).map(|survivor| Recovery { survivor, floor });
+            Generation { number, origin: has_origin.then_some(origin), recovery }
+        };
+        Some(Self { node, incarnation, cluster_name, cluster_id, generation, state, members })
     }
 
     /// Reads the identity of a directory: `None` if it has none.
@@ -227,5 +290,49 @@ fn decode_copy(copy: &[u8]) -> Result<Option<(Identity, u64)>, IdentityError> {
         return Err(IdentityError::Newer { found: copy[5] });
     }
     let count = u64::from_le_bytes(copy[16..24].try_into().expect("8 bytes"));
-    Ok(Identity::decode(&copy[HEAD_BYTES..HEAD_BYTES + length]).map(|identity| (identity, count)))
+    Ok(Identity::decode(&copy[HEAD_BYTES..HEAD_BYTES + length], copy[5])
+        .map(|identity| (identity, count)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn identity(generation: Generation) -> Identity {
+        let node = |slot| NodeId::new(slot).unwrap();
+        Identity {
+            node: node(2),
+            incarnation: Incarnation(7),
+            cluster_name: "demo".to_owned(),
+            cluster_id: Some(5),
+            generation,
+            state: IdentityState::Survivor,
+            members: [(node(1), Incarnation(6)), (node(2), Incarnation(7))].into(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read() {
+        let survivor = NodeId::new(1).unwrap();
+        let recovery = Some(Recovery { survivor, floor: LogPos::new(3, 9) });
+        for generation in [
+            Generation::default(),
+            Generation::first(5),
+            Generation { number: 4, origin: Some(5), recovery },
+        ] {
+            let written = identity(generation);
+            assert_eq!(Identity::decode(&written.encode(), VERSION), Some(written.clone()));
+            let cut = &written.encode()[..written.encode().len() - 1];
+            assert_eq!(Identity::decode(cut, VERSION), None, "an identity that is cut short");
+        }
+    }
+
+    /// A directory from before there were generations is in the first one.
+    #[test]
+    fn format_1_is_the_first_generation() {
+        let written = identity(Generation::first(5));
+        let with_generation = written.encode();
+        let body = &with_generation[..with_generation.len() - 42];
+        assert_eq!(Identity::decode(body, 1), Some(written));
+    }
 }

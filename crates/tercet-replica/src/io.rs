@@ -23,6 +23,8 @@ pub enum PeerMessage {
     /// Raft, with the bytes of the entries that an `Append` carries: the same on the wire and on
     /// every disk.
     Raft {
+        /// The sender's cluster. Another one, be it an older generation of this one, is not heard.
+        cluster_id: u128,
         /// The message.
         envelope: Envelope,
         /// The entries of an `Append`, one for each of its metas.

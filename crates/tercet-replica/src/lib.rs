@@ -25,6 +25,7 @@ mod identity;
 mod io;
 pub mod prepare;
 mod record;
+mod recover;
 mod replica;
 mod values;
 mod window;
@@ -33,10 +34,11 @@ pub use config::ReplicaConfig;
 pub use content::{LoggedContent, LoggedEntry, meta_of};
 pub use error::{Fatal, OpenError};
 pub use forming::{FormMessage, Standing, Unstarted};
-pub use identity::{Identity, IdentityError, IdentityState};
+pub use identity::{Generation, Identity, IdentityError, IdentityState, Recovery};
 pub use io::{
     Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError, Submitted,
 };
 pub use record::{Records, RecordsError, records_body, records_of};
+pub use recover::{RecoverError, Survey, recover, survey};
 pub use replica::Replica;
 pub use values::{escape_value, unescape_value};

@@ -9,7 +9,7 @@ use tercet_raft::{Incarnation, NodeId};
 use tercet_wal::{Batch, Disk, DiskFile, Entry, EntryHeader, HardState, Wal, WalError, WalOptions};
 
 use crate::content::{KIND_NOOP, KIND_RECORDS, make_entry};
-use crate::identity::{Identity, IdentityError, IdentityState};
+use crate::identity::{Generation, Identity, IdentityError, IdentityState};
 use crate::record::records_body;
 
 /// Why a directory cannot be prepared.
@@ -209,6 +209,7 @@ pub fn identities(cluster_name: &str, nodes: &[NodeId], seed: u64) -> Vec<Identi
             incarnation: incarnation(*node),
             cluster_name: cluster_name.to_owned(),
             cluster_id: Some(cluster_id),
+            generation: Generation::first(cluster_id),
             state: IdentityState::Voter,
             members: nodes.iter().map(|node| (*node, incarnation(*node))).collect(),
         })

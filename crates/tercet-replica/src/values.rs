@@ -223,6 +223,11 @@ impl<F: DiskFile> Check<F> {
         Ok(self.read[start..start + self.line.len()] == self.line[..])
     }
 
+    /// The last entry whose lines are in the file.
+    pub(crate) const fn confirmed(&self) -> u64 {
+        self.values.written
+    }
+
     /// Cuts what the log does not confirm. Says how many bytes that were.
     pub(crate) fn finish(self) -> io::Result<(ValuesFile<F>, u64)> {
         let cut = self.file_bytes - self.values.bytes;

@@ -149,7 +149,7 @@ pub(crate) async fn run(
             .map(|(slot, address)| (NodeId::new(*slot).expect("checked"), address.clone()))
             .collect(),
         incarnation: replica.identity().incarnation,
-        cluster_id: RefCell::new(None),
+        origin: RefCell::new(None),
         client_address: config.advertise.clone().unwrap_or_else(|| config.listen.to_string()),
     });
     let (links, mailbox) = Links::start(&local, listener);
@@ -634,9 +634,13 @@ impl Driver<'_> {
                 }
             }
         }
-        *self.local.cluster_id.borrow_mut() = match self.replica.identity().state {
+        // Generations of one cluster talk to each other: how else would an old one hear of its end?
+        let identity = self.replica.identity();
+        *self.local.origin.borrow_mut() = match identity.state {
             IdentityState::Fresh => None,
-            IdentityState::Quarantined | IdentityState::Voter => self.replica.identity().cluster_id,
+            IdentityState::Quarantined | IdentityState::Voter | IdentityState::Survivor => {
+                identity.generation.origin
+            }
         };
         self.links.pump();
         self.tell_applied();
@@ -909,6 +913,7 @@ impl Driver<'_> {
             problems: if leads || !problems.is_empty() { problems } else { Vec::new() },
             pid: std::process::id(),
             data: self.config.data.display().to_string(),
+            generation: status.identity.generation.number,
             uptime_ms: u64::try_from(self.desk.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }

@@ -16,4 +16,4 @@ pub use api::request_id_of_key;
 pub use config::{Limits, ServerConfig, Timing};
 pub use lab::{LabConfig, broken_rules};
 pub use node::NodeHandle;
-pub use run::{Listening, ServeError, run};
+pub use run::{Listening, ServeError, random_u128, run};

@@ -258,7 +258,7 @@ fn bind(address: &str, what: &'static str) -> Result<TcpListener, ServeError> {
 }
 
 /// A number that nobody else gets.
-fn random_u128() -> u128 {
+pub fn random_u128() -> u128 {
     use std::hash::{BuildHasher, RandomState};
     // The standard library's hash keys come from the operating system's generator; each new state
     // differs, and the two halves are hashed under different keys.

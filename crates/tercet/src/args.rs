@@ -72,6 +72,23 @@ seq 1000 | tercet submit -   (one value per line)\n  tercet submit --key order-4
         #[arg(long)]
         entries: bool,
     },
+    /// Begin again from one node's directory, when more nodes are lost than a majority can spare
+    #[command(
+        after_help = "Example:\n  tercet recover --from ./n1                 (shows what it holds, changes nothing)\n  \
+tercet recover --from ./n1 --accept-loss\n\n\
+The node must not run. Acknowledged values can be lost by this: docs/operating.md, \"When something breaks\"."
+    )]
+    Recover {
+        /// The directory whose log goes on
+        #[arg(long, value_name = "DIR")]
+        from: PathBuf,
+        /// What was acknowledged and is not in this log may be lost
+        #[arg(long)]
+        accept_loss: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
     /// A prompt over nodes that run elsewhere with --lab: the whole .lab language, and the class menu
     Sh(Nodes),
     /// Stage situations of the Raft paper, and worse ones, from scripts

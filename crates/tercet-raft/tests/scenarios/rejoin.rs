@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tercet_raft::Profile::{Modern, Paper};
 use tercet_raft::{
-    DropReason, EntryKind, Envelope, Event, Incarnation, Index, Input, Message, RoleKind, Rules,
-    Term, TransferError,
+    DropReason, EntryKind, Envelope, Event, Incarnation, Index, Input, LogPos, Message, RoleKind,
+    Rules, Term, TransferError,
 };
 
 use crate::support::{Net, node};
@@ -423,4 +423,48 @@ fn a_mute_node_is_handed_nothing() {
     );
     let muted = |event: &Event| matches!(event, Event::Dropped { why: DropReason::Muted, .. });
     assert_eq!((net.raft(2).role(), net.count(2, muted)), (RoleKind::Quarantined, 1));
+}
+
+/// A cluster that an operator let begin again: only whoever has the survivor's log may lead first,
+/// though two empty nodes are a majority.
+#[test]
+fn nobody_leads_below_the_floor() {
+    for profile in [Modern, Paper] {
+        let mut net = Net::new(3, profile);
+        net.floor = LogPos::new(2, 3);
+        net.given(1, 2, &[1, 1, 2]);
+        // n2 has an entry of an older generation's beginning, n3 has nothing.
+        net.given(2, 1, &[1]);
+        net.given(3, 0, &[]);
+        net.crash(1);
+        net.run_ms(3000);
+        for slot in [2, 3] {
+            net.step(slot, Input::Campaign);
+            net.step(slot, Input::Timeout);
+        }
+        net.run_ms(3000);
+        assert_eq!(net.leader(), None, "{profile:?}: n2 and n3 lead nobody");
+        assert!(net.raft(2).term() <= Term(1), "nor do they ask");
+        // A vote that is asked for anyhow, from a log that is longer than the voter's own.
+        let message = Message::Vote { last: LogPos::new(1, 1), transfer: true };
+        let envelope = Envelope {
+            from: node(2),
+            from_incarnation: Incarnation(2),
+            to: node(3),
+            to_incarnation: None,
+            term: Term(9),
+            message,
+        };
+        net.step(3, Input::Receive(envelope));
+        assert_eq!(voted_for(&net, 3), None, "{profile:?}");
+        net.restart(1);
+        net.run_ms(3000);
+        assert_eq!(net.leader(), Some(1));
+        let a = net.submit(1);
+        net.run_ms(1000);
+        for slot in 1..=3 {
+            assert_eq!(net.applied(slot).last(), Some(&a), "n{slot}");
+            assert_eq!(net.raft(slot).term_at(Index(3)), Some(Term(2)));
+        }
+    }
 }

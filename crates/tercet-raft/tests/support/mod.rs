@@ -100,6 +100,8 @@ pub(crate) struct Net {
     next_payload: u64,
     pub(crate) message_bytes_max: u64,
     pub(crate) uncommitted_bytes_max: u64,
+    /// Where every leader's log reaches at least, for nodes that are started from now on.
+    pub(crate) floor: LogPos,
     pub(crate) inflight_bytes_max: u64,
     /// Every payload that was ever applied anywhere, by index: State Machine Safety.
     pub(crate) chosen: BTreeMap<u64, Entry>,
@@ -131,6 +133,7 @@ impl Net {
             next_payload: 1,
             message_bytes_max: 1 << 20,
             uncommitted_bytes_max: 1 << 30,
+            floor: LogPos::ORIGIN,
             inflight_bytes_max: 1 << 20,
             chosen: BTreeMap::new(),
             violations_allowed: false,
@@ -170,6 +173,7 @@ impl Net {
             quarantined: node.disk.quarantined,
             profile: self.profile,
             rules: self.rules,
+            floor: self.floor,
             election_timer_frozen: false,
             heartbeat_interval: Duration::from_millis(50),
             election_timeout_min: Duration::from_millis(150),

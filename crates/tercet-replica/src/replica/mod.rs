@@ -16,17 +16,18 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tercet_raft::{
-    BarrierId, Incarnation, Index, Input, NodeId, NodeSet, Output, Proposal, ProposalId, Raft,
-    Refusal, Time, TransferError, WriteId,
+    BarrierId, DropReason, Event, Incarnation, Index, Input, NodeId, NodeSet, Output, Proposal,
+    ProposalId, Raft, Refusal, Time, TransferError, WriteId,
 };
 use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry, Room, Wal, WalError};
 
+use self::open::LOST_DIR;
 use self::submit::Considered;
 use crate::config::ReplicaConfig;
 use crate::content::{LoggedEntry, logged_entry, metas_match};
 use crate::error::{Fatal, fatal, open_failed};
-use crate::forming::{Forming, answer_as_member};
-use crate::identity::{Identity, IdentityState};
+use crate::forming::{FormMessage, Forming, answer_as_member, later_generation};
+use crate::identity::{Generation, Identity, IdentityState};
 use crate::io::{
     Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError,
 };
@@ -36,6 +37,10 @@ use crate::window::{Seen, Window, WindowLimits};
 
 /// How often the files are looked at: were they unlinked, replaced, shortened?
 const FILES_INTERVAL: Duration = Duration::from_millis(50);
+
+/// For how many of the longest election timeouts a member hears no leader before it gives its
+/// generation up for one that an operator begins.
+const LEADERLESS_TIMEOUTS: u32 = 10;
 
 /// The Readmit entries of a log, by index.
 type Readmits = BTreeMap<Index, (NodeId, Incarnation)>;
@@ -81,6 +86,10 @@ struct Incoming {
 /// A replica of a cluster that is formed.
 #[derive(Debug)]
 struct Running<D: Disk> {
+    cluster_id: u128,
+    /// Since when a survivor has been asking this node, which hears no leader, to give up its
+    /// generation.
+    ending: Option<Time>,
     raft: Raft,
     wal: Wal<D>,
     values: ValuesFile<D::File>,
@@ -118,7 +127,7 @@ pub struct Replica<D: Disk> {
 
 #[derive(Debug)]
 enum Phase<D: Disk> {
-    Forming(Forming),
+    Forming(Box<Forming>),
     Running(Box<Running<D>>),
 }
 
@@ -226,18 +235,24 @@ impl<D: Disk> Replica<D> {
                 let steps = forming.on_message(from, incarnation, message);
                 self.form(steps, now).map_err(open_failed)
             }
-            (PeerMessage::Form { message, .. }, Phase::Running(running)) => {
-                let members = running.raft.members();
-                if let Some(answer) = answer_as_member(&self.identity, &members, &message) {
-                    let incarnation = self.identity.incarnation;
-                    let message = PeerMessage::Form { incarnation, message: answer };
-                    self.effects.push_back(Effect::Send { to: from, message });
+            (PeerMessage::Form { message, .. }, Phase::Running(_)) => {
+                if let Some((generation, runs)) = later_generation(&self.identity, &message) {
+                    return self.on_later_generation(now, from, generation, runs);
                 }
+                self.answer_form(from, &message);
                 Ok(())
             }
             // A node that knows no cluster has no part in one.
             (PeerMessage::Raft { .. }, Phase::Forming(_)) => Ok(()),
-            (PeerMessage::Raft { envelope, entries }, Phase::Running(running)) => {
+            (PeerMessage::Raft { cluster_id, .. }, Phase::Running(running))
+                if cluster_id != running.cluster_id =>
+            {
+                let why = DropReason::OtherGeneration;
+                self.effects.push_back(Effect::Event(Event::Dropped { from, why }));
+                self.answer_form(from, &FormMessage::Ask);
+                Ok(())
+            }
+            (PeerMessage::Raft { envelope, entries, .. }, Phase::Running(running)) => {
                 if !metas_match(&envelope, &entries) {
                     let text =
                         format!("dropped a message of {from}: its entries are not what it says");
@@ -252,6 +267,54 @@ impl<D: Disk> Replica<D> {
                 self.step(now, Input::Receive(envelope), incoming)
             }
         }
+    }
+
+    /// Says what this member knows, if that answers the message.
+    fn answer_form(&mut self, to: NodeId, message: &FormMessage) {
+        let Phase::Running(running) = &self.phase else { return };
+        let members = running.raft.members();
+        if let Some(answer) = answer_as_member(&self.identity, &members, message) {
+            let incarnation = self.identity.incarnation;
+            let message = PeerMessage::Form { incarnation, message: answer };
+            self.effects.push_back(Effect::Send { to, message });
+        }
+    }
+
+    /// An operator has let the cluster begin again: what this node holds is of an earlier
+    /// generation. It becomes new, with its log set aside.
+    ///
+    /// As long as the later generation only wants to begin, a cluster that has a leader is not given
+    /// up for it: then the operator was wrong, and this node says so to the survivor.
+    fn on_later_generation(
+        &mut self,
+        now: Time,
+        from: NodeId,
+        generation: Generation,
+        runs: bool,
+    ) -> Result<(), Fatal> {
+        let Phase::Running(running) = &mut self.phase else { return Ok(()) };
+        if !runs {
+            let since = running.ending.filter(|_| running.raft.leader().is_none());
+            running.ending = running.raft.leader().is_none().then(|| since.unwrap_or(now));
+            let patience = self.config.election_timeout_max * LEADERLESS_TIMEOUTS;
+            if since.is_none_or(|since| now.since(since) < patience) {
+                self.answer_form(from, &FormMessage::Ask);
+                return Ok(());
+            }
+        }
+        self.identity.cluster_id = None;
+        self.identity.members.clear();
+        self.identity.generation = Generation { recovery: None, ..generation };
+        self.identity.state = IdentityState::Quarantined;
+        self.identity_count += 1;
+        self.identity
+            .store(&mut self.disk, self.identity_count)
+            .map_err(|error| Fatal::Disk(error.to_string()))?;
+        Err(Fatal::LostMemory(format!(
+            "the cluster was recovered as generation {}, says {from}; what this node had is in \
+             {LOST_DIR}/",
+            generation.number
+        )))
     }
 
     /// A link to this peer is up: what is sent may arrive.
@@ -512,7 +575,8 @@ impl<D: Disk> Replica<D> {
                 Output::Write(write) => running.stage(&write, &mut incoming, &mut self.disk)?,
                 Output::Send(envelope) => {
                     let to = envelope.to;
-                    let message = PeerMessage::Raft { envelope, entries: Vec::new() };
+                    let cluster_id = running.cluster_id;
+                    let message = PeerMessage::Raft { cluster_id, envelope, entries: Vec::new() };
                     self.effects.push_back(Effect::Send { to, message });
                 }
                 Output::SendEntries { envelope, last, bytes_max } => {

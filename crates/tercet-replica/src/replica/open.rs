@@ -10,7 +10,7 @@ use crate::config::ReplicaConfig;
 use crate::content::kind_of;
 use crate::error::{OpenError, io};
 use crate::forming::{FormStep, Forming};
-use crate::identity::{Identity, IdentityError, IdentityState};
+use crate::identity::{Generation, Identity, IdentityError, IdentityState};
 use crate::io::{Effect, PeerMessage};
 use crate::values::{Check, ValuesFile};
 use crate::window::{Window, WindowLimits};
@@ -18,7 +18,7 @@ use crate::window::{Window, WindowLimits};
 /// How many bytes of entries are read at a time when the log is walked.
 const WALK_BYTES: u64 = 4 << 20;
 /// Where files go that a node which lost its memory had: a cache at best, kept for a person.
-const LOST_DIR: &str = "lost";
+pub(super) const LOST_DIR: &str = "lost";
 
 impl<D: Disk> Replica<D> {
     /// Opens a node's directory: new, as it was left, or with its memory lost.
@@ -65,6 +65,7 @@ impl<D: Disk> Replica<D> {
                     incarnation: Incarnation(random()),
                     cluster_name: config.cluster_name.clone(),
                     cluster_id: None,
+                    generation: Generation::default(),
                     // With the remains of a log this node was a member once; without, it cannot
                     // know, and asks everyone.
                     state: if lost.is_some() {
@@ -79,7 +80,12 @@ impl<D: Disk> Replica<D> {
         };
         // Who has lost a memory is muted before anything else is done with the directory.
         let mut wal = None;
-        let is_member = identity.state != IdentityState::Fresh && identity.cluster_id.is_some();
+        let is_member = matches!(identity.state, IdentityState::Voter | IdentityState::Quarantined)
+            && identity.cluster_id.is_some();
+        if identity.state == IdentityState::Survivor {
+            // It has no other: were it lost now, an operator would have to choose another survivor.
+            Wal::open(&mut disk, config.wal.clone())?;
+        }
         if is_member && lost.is_none() {
             match Wal::open(&mut disk, config.wal.clone()) {
                 Ok(opened) => wal = Some(opened),
@@ -104,12 +110,12 @@ impl<D: Disk> Replica<D> {
             set_aside(&mut disk).map_err(io("set the remains of the old log aside"))?;
         }
         let mut replica = Self {
-            phase: Phase::Forming(Forming::new(
+            phase: Phase::Forming(Box::new(Forming::new(
                 Identity { state: identity.state, cluster_id: None, ..identity.clone() },
                 Vec::new(),
                 0,
                 now,
-            )),
+            ))),
             config,
             disk,
             identity,
@@ -123,7 +129,7 @@ impl<D: Disk> Replica<D> {
             let peers = replica.peers();
             let mut forming = Forming::new(replica.identity.clone(), peers, random(), now);
             let steps = forming.begin();
-            replica.phase = Phase::Forming(forming);
+            replica.phase = Phase::Forming(Box::new(forming));
             replica.form(steps, now)?;
         }
         Ok(replica)
@@ -139,7 +145,8 @@ impl<D: Disk> Replica<D> {
                     self.effects.push_back(Effect::Send { to, message });
                 }
                 FormStep::Store(identity) => {
-                    if identity.state == IdentityState::Voter {
+                    let keeps_log = self.identity.state == IdentityState::Survivor;
+                    if identity.state == IdentityState::Voter && !keeps_log {
                         // The log exists before the identity says that it does: a voter without one
                         // has lost its memory.
                         self.fresh_log()?;
@@ -148,10 +155,13 @@ impl<D: Disk> Replica<D> {
                     identity.store(&mut self.disk, self.identity_count)?;
                     self.identity = identity;
                 }
+                FormStep::Warn(text) => self.effects.push_back(Effect::Warning(text)),
                 FormStep::Done => {
                     let text = match self.identity.state {
                         IdentityState::Voter => "the cluster is formed",
-                        IdentityState::Quarantined | IdentityState::Fresh => {
+                        IdentityState::Quarantined
+                        | IdentityState::Fresh
+                        | IdentityState::Survivor => {
                             "the cluster exists already: this node is mute until it is readmitted"
                         }
                     };
@@ -193,6 +203,8 @@ impl<D: Disk> Replica<D> {
             )));
         }
         let mut running = Running {
+            cluster_id: self.identity.cluster_id.expect("Raft runs in a cluster that is known"),
+            ending: None,
             raft: Raft::new(self.raft_config(), tercet_raft::Recovered::default(), now),
             wal,
             values: ValuesFile::open(&mut self.disk).map_err(io("open values.log"))?,
@@ -245,6 +257,7 @@ impl<D: Disk> Replica<D> {
             node: self.config.node,
             incarnation,
             members,
+            floor: self.identity.generation.floor(),
             quarantined: self.identity.state == IdentityState::Quarantined,
             profile: self.config.profile,
             rules: self.config.rules,

@@ -154,7 +154,8 @@ impl<D: Disk> Running<D> {
                 bytes += entry.frame.len() as u64;
             }
             sent = Index(prev.index.0 + entries.len() as u64);
-            let message = PeerMessage::Raft { envelope, entries };
+            let cluster_id = self.cluster_id;
+            let message = PeerMessage::Raft { cluster_id, envelope, entries };
             effects.push_back(Effect::Send { to, message });
         }
         self.raft.step(now, Input::Sent { to, last: sent, bytes });

@@ -509,6 +509,7 @@ fn status_to_value(status: &v1::StatusResponse) -> Value {
         ("applied_index", number(status.applied_index)),
         ("incarnation", text(&status.incarnation)),
         ("cluster_id", text(&status.cluster_id)),
+        ("generation", number(status.generation)),
         ("cluster_name", text(&status.cluster_name)),
         ("version", text(&status.version)),
         ("uptime_ms", number(status.uptime_ms)),

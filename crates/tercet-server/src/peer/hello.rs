@@ -57,7 +57,7 @@ pub(crate) struct Hello {
     incarnation: Bytes,
     /// Empty while the dialler knows no cluster.
     #[prost(bytes = "bytes", tag = "8")]
-    cluster_id: Bytes,
+    origin: Bytes,
     #[prost(uint32, tag = "9")]
     channel: u32,
     #[prost(string, tag = "10")]
@@ -76,7 +76,7 @@ pub(crate) struct HelloReply {
     #[prost(bytes = "bytes", tag = "3")]
     incarnation: Bytes,
     #[prost(bytes = "bytes", tag = "4")]
-    cluster_id: Bytes,
+    origin: Bytes,
     #[prost(string, tag = "5")]
     pub(crate) client_address: String,
 }
@@ -97,14 +97,14 @@ pub(crate) struct Local {
     pub(crate) cluster_name: String,
     pub(crate) members: BTreeMap<NodeId, String>,
     pub(crate) incarnation: Incarnation,
-    /// Becomes known when the cluster is formed or found.
-    pub(crate) cluster_id: RefCell<Option<u128>>,
+    /// The id of the cluster's first generation: becomes known when the cluster is formed or found.
+    pub(crate) origin: RefCell<Option<u128>>,
     pub(crate) client_address: String,
 }
 
 impl Local {
-    fn cluster_id_bytes(&self) -> Bytes {
-        self.cluster_id.borrow().map_or(Bytes::new(), id_bytes)
+    fn origin_bytes(&self) -> Bytes {
+        self.origin.borrow().map_or(Bytes::new(), id_bytes)
     }
 
     fn member_lines(&self) -> Vec<String> {
@@ -121,7 +121,7 @@ impl Local {
             node: u32::from(self.node.slot()),
             to_node: u32::from(to.slot()),
             incarnation: id_bytes(self.incarnation.0),
-            cluster_id: self.cluster_id_bytes(),
+            origin: self.origin_bytes(),
             channel: channel.to_wire(),
             client_address: self.client_address.clone(),
         }
@@ -135,7 +135,7 @@ impl Local {
             protocol: if refused.is_empty() { PROTOCOL_MAX.min(hello.protocol_max) } else { 0 },
             refused,
             incarnation: id_bytes(self.incarnation.0),
-            cluster_id: self.cluster_id_bytes(),
+            origin: self.origin_bytes(),
             client_address: self.client_address.clone(),
         };
         (reply, remote)
@@ -190,7 +190,7 @@ impl Local {
             .into_iter()
             .find(|channel| channel.to_wire() == hello.channel)
             .ok_or_else(|| format!("link {} is unknown", hello.channel))?;
-        self.check_cluster(node, &hello.cluster_id)?;
+        self.check_cluster(node, &hello.origin)?;
         let incarnation = id_of(&hello.incarnation).map_err(|error| error.to_string())?;
         Ok(Remote {
             node,
@@ -201,7 +201,7 @@ impl Local {
     }
 
     fn check_cluster(&self, node: NodeId, theirs: &[u8]) -> Result<(), String> {
-        let ours = *self.cluster_id.borrow();
+        let ours = *self.origin.borrow();
         match (ours, id_of(theirs)) {
             (Some(ours), Ok(theirs)) if ours != theirs => Err(format!(
                 "node {} belongs to the cluster {theirs:032x}, node {} to {ours:032x}: one of the \
@@ -226,7 +226,7 @@ impl Local {
         if reply.protocol < PROTOCOL_MIN || reply.protocol > PROTOCOL_MAX {
             return Err(format!("node {} answers in protocol {}", node.slot(), reply.protocol));
         }
-        self.check_cluster(node, &reply.cluster_id)?;
+        self.check_cluster(node, &reply.origin)?;
         let incarnation = id_of(&reply.incarnation).map_err(|error| error.to_string())?;
         Ok(Remote {
             node,
@@ -248,7 +248,7 @@ mod tests {
             cluster_name: "demo".to_owned(),
             members,
             incarnation: Incarnation(u128::from(slot)),
-            cluster_id: RefCell::new(None),
+            origin: RefCell::new(None),
             client_address: format!("h{slot}:8"),
         }
     }
@@ -260,7 +260,7 @@ mod tests {
     #[test]
     fn peers_of_one_cluster_accept_each_other() {
         let (one, two) = (local(1), local(2));
-        *one.cluster_id.borrow_mut() = Some(9);
+        *one.origin.borrow_mut() = Some(9);
         let (reply, remote) = two.answer(&one.hello(two.node, Channel::Bulk));
         let remote = remote.unwrap();
         assert_eq!((remote.node, remote.channel), (one.node, Channel::Bulk));
@@ -285,8 +285,8 @@ mod tests {
         let me = Hello { node: 2, ..hello.clone() };
         assert!(refusal(&me).contains("not a peer"));
         let two = local(2);
-        *two.cluster_id.borrow_mut() = Some(1);
-        let foreign = Hello { cluster_id: id_bytes(5), ..hello };
+        *two.origin.borrow_mut() = Some(1);
+        let foreign = Hello { origin: id_bytes(5), ..hello };
         assert!(two.answer(&foreign).0.refused.contains("another cluster"));
     }
 }

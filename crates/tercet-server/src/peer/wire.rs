@@ -9,7 +9,7 @@ use tercet_raft::{
     AppendOutcome, ConflictHint, DenyReason, EntryMeta, Envelope, Incarnation, Index, LogPos,
     Message, NodeId, Term,
 };
-use tercet_replica::{FormMessage, PeerMessage, Standing, Unstarted};
+use tercet_replica::{FormMessage, Generation, PeerMessage, Recovery, Standing, Unstarted};
 use tercet_wal::Entry;
 
 use super::frame::{self, Frame, Kind};
@@ -88,19 +88,38 @@ struct WireRaft {
     id: u64,
     #[prost(uint64, optional, tag = "15")]
     index: Option<u64>,
+    #[prost(bytes = "bytes", tag = "16")]
+    cluster_id: Bytes,
+}
+
+/// Which generation of a cluster.
+#[derive(Clone, PartialEq, prost::Message)]
+struct WireGeneration {
+    #[prost(uint64, tag = "1")]
+    number: u64,
+    /// Empty if not known.
+    #[prost(bytes = "bytes", tag = "2")]
+    origin: Bytes,
+    /// 0 if it was not recovered.
+    #[prost(uint32, tag = "3")]
+    survivor: u32,
+    #[prost(message, optional, tag = "4")]
+    floor: Option<WirePos>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
 struct WireForm {
     #[prost(bytes = "bytes", tag = "1")]
     incarnation: Bytes,
-    /// 1 ask, 2 answer fresh, 3 answer known, 4 genesis, 5 genesis ack, 6 start.
+    /// 1 ask, 2 answer fresh, 3 answer known, 4 genesis, 5 genesis ack, 6 start, 7 answer survivor.
     #[prost(uint32, tag = "2")]
     kind: u32,
     #[prost(bytes = "bytes", tag = "3")]
     cluster_id: Bytes,
     #[prost(message, repeated, tag = "4")]
     members: Vec<WireMember>,
+    #[prost(message, optional, tag = "5")]
+    generation: Option<WireGeneration>,
 }
 
 pub(crate) fn id_bytes(id: u128) -> Bytes {
@@ -304,6 +323,28 @@ fn members_of(wire: &[WireMember]) -> Result<BTreeMap<NodeId, Incarnation>, Wire
         .collect()
 }
 
+fn generation_to_wire(generation: &Generation) -> Option<WireGeneration> {
+    let recovery = generation.recovery;
+    Some(WireGeneration {
+        number: generation.number,
+        origin: generation.origin.map_or(Bytes::new(), id_bytes),
+        survivor: recovery.map_or(0, |recovery| u32::from(recovery.survivor.slot())),
+        floor: recovery.and_then(|recovery| pos(recovery.floor)),
+    })
+}
+
+fn generation_of(wire: Option<&WireGeneration>) -> Result<Generation, WireError> {
+    let wire = wire.ok_or_else(|| bad("a generation is missing"))?;
+    let origin = if wire.origin.is_empty() { None } else { Some(id_of(&wire.origin)?) };
+    let recovery = if wire.survivor == 0 {
+        None
+    } else {
+        let floor = pos_of(wire.floor.as_ref())?;
+        Some(Recovery { survivor: node_of(wire.survivor)?, floor })
+    };
+    Ok(Generation { number: wire.number, origin, recovery })
+}
+
 fn form_to_wire(incarnation: Incarnation, message: &FormMessage) -> WireForm {
     let mut wire = WireForm { incarnation: id_bytes(incarnation.0), ..WireForm::default() };
     wire.kind = match message {
@@ -315,13 +356,19 @@ fn form_to_wire(incarnation: Incarnation, message: &FormMessage) -> WireForm {
             }
             2
         }
-        FormMessage::Answer { standing: Standing::Known { cluster_id, members } } => {
+        FormMessage::Answer { standing: Standing::Known { cluster_id, generation, members } } => {
             wire.cluster_id = id_bytes(*cluster_id);
+            wire.generation = generation_to_wire(generation);
             wire.members = members_to_wire(members);
             3
         }
-        FormMessage::Genesis { cluster_id, members } => {
+        FormMessage::Answer { standing: Standing::Survivor { generation } } => {
+            wire.generation = generation_to_wire(generation);
+            7
+        }
+        FormMessage::Genesis { cluster_id, generation, members } => {
             wire.cluster_id = id_bytes(*cluster_id);
+            wire.generation = generation_to_wire(generation);
             wire.members = members_to_wire(members);
             4
         }
@@ -339,6 +386,7 @@ fn form_to_wire(incarnation: Incarnation, message: &FormMessage) -> WireForm {
 
 fn form_of(wire: &WireForm) -> Result<PeerMessage, WireError> {
     let cluster_id = || id_of(&wire.cluster_id);
+    let generation = || generation_of(wire.generation.as_ref());
     let message = match wire.kind {
         1 => FormMessage::Ask,
         2 if wire.cluster_id.is_empty() => {
@@ -353,14 +401,18 @@ fn form_of(wire: &WireForm) -> Result<PeerMessage, WireError> {
         3 => FormMessage::Answer {
             standing: Standing::Known {
                 cluster_id: cluster_id()?,
+                generation: generation()?,
                 members: members_of(&wire.members)?,
             },
         },
-        4 => {
-            FormMessage::Genesis { cluster_id: cluster_id()?, members: members_of(&wire.members)? }
-        }
+        4 => FormMessage::Genesis {
+            cluster_id: cluster_id()?,
+            generation: generation()?,
+            members: members_of(&wire.members)?,
+        },
         5 => FormMessage::GenesisAck { cluster_id: cluster_id()? },
         6 => FormMessage::Start { cluster_id: cluster_id()? },
+        7 => FormMessage::Answer { standing: Standing::Survivor { generation: generation()? } },
         other => return Err(bad(format!("kind {other}"))),
     };
     Ok(PeerMessage::Form { incarnation: Incarnation(id_of(&wire.incarnation)?), message })
@@ -372,9 +424,10 @@ pub(crate) fn encode(message: &PeerMessage, out: &mut Vec<Bytes>) {
         PeerMessage::Form { incarnation, message } => {
             frame::encode(Kind::Form, &form_to_wire(*incarnation, message), &[], out);
         }
-        PeerMessage::Raft { envelope, entries } => {
+        PeerMessage::Raft { cluster_id, envelope, entries } => {
             let entries: Vec<Bytes> = entries.iter().map(|entry| entry.frame.clone()).collect();
-            frame::encode(Kind::Raft, &raft_to_wire(envelope), &entries, out);
+            let wire = WireRaft { cluster_id: id_bytes(*cluster_id), ..raft_to_wire(envelope) };
+            frame::encode(Kind::Raft, &wire, &entries, out);
         }
     }
 }
@@ -402,7 +455,8 @@ pub(crate) fn decode(frame: Frame) -> Result<PeerMessage, WireError> {
                 entries.push(entry);
             }
             let metas = entries.iter().map(tercet_replica::meta_of).collect();
-            Ok(PeerMessage::Raft { envelope: raft_of(&wire, metas)?, entries })
+            let cluster_id = id_of(&wire.cluster_id)?;
+            Ok(PeerMessage::Raft { cluster_id, envelope: raft_of(&wire, metas)?, entries })
         }
         Kind::Hello | Kind::HelloReply | Kind::Forward | Kind::ForwardReply => {
             Err(bad("not a message between replicas"))
@@ -469,7 +523,7 @@ mod tests {
                     term: Term(9),
                     message: message.clone(),
                 };
-                let sent = PeerMessage::Raft { envelope, entries: vec![] };
+                let sent = PeerMessage::Raft { cluster_id: 9, envelope, entries: vec![] };
                 assert_eq!(through_the_wire(&sent), sent);
             }
         }
@@ -507,13 +561,15 @@ mod tests {
                 round: 1,
             },
         };
-        let sent = PeerMessage::Raft { envelope, entries: vec![entry] };
+        let sent = PeerMessage::Raft { cluster_id: 9, envelope, entries: vec![entry] };
         assert_eq!(through_the_wire(&sent), sent);
     }
 
     #[test]
     fn every_forming_message_comes_back() {
         let members: BTreeMap<_, _> = [(node(1), Incarnation(1)), (node(2), Incarnation(2))].into();
+        let recovery = Some(Recovery { survivor: node(2), floor: LogPos::new(3, 9) });
+        let later = Generation { number: 2, origin: Some(5), recovery };
         for message in [
             FormMessage::Ask,
             FormMessage::Answer { standing: Standing::Fresh { genesis: None } },
@@ -523,9 +579,14 @@ mod tests {
                 },
             },
             FormMessage::Answer {
-                standing: Standing::Known { cluster_id: 5, members: members.clone() },
+                standing: Standing::Known {
+                    cluster_id: 5,
+                    generation: Generation::first(5),
+                    members: members.clone(),
+                },
             },
-            FormMessage::Genesis { cluster_id: 5, members },
+            FormMessage::Answer { standing: Standing::Survivor { generation: later } },
+            FormMessage::Genesis { cluster_id: 5, generation: later, members },
             FormMessage::GenesisAck { cluster_id: 5 },
             FormMessage::Start { cluster_id: 5 },
         ] {

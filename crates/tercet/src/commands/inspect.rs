@@ -179,7 +179,7 @@ pub(crate) fn inspect(dir: &Path, entries: bool, json: bool) -> anyhow::Result<u
         output::line(
             json!({
                 "node": identity.node.slot(), "incarnation": incarnation, "cluster_name": identity.cluster_name,
-                "cluster_id": cluster_id, "state": identity.state.as_str(), "term": summary.hard_state.term,
+                "cluster_id": cluster_id, "generation": identity.generation.number, "state": identity.state.as_str(), "term": summary.hard_state.term,
                 "vote": summary.hard_state.vote, "segments": summary.segments, "frames": summary.frames,
                 "last_index": summary.entries.len(), "torn_tail": summary.torn, "faults": summary.faults,
                 "entries": listed,
@@ -196,6 +196,12 @@ pub(crate) fn inspect(dir: &Path, entries: bool, json: bool) -> anyhow::Result<u
         identity.cluster_name,
         cluster_id.unwrap_or_else(|| "not formed yet".to_owned())
     ))?;
+    if let Some(recovery) = identity.generation.recovery {
+        output::line(format!(
+            "generation   {}, recovered from {} with its log up to {}",
+            identity.generation.number, recovery.survivor, recovery.floor
+        ))?;
+    }
     let vote = summary.hard_state.vote.map_or("nobody".to_owned(), |vote| format!("n{vote}"));
     output::line(format!("term         {}, voted for {vote}", summary.hard_state.term))?;
     output::line(format!(

@@ -6,6 +6,7 @@ mod inspect;
 mod lab;
 mod lab_hosts;
 mod play;
+mod recover;
 mod serve;
 mod status;
 mod trace;
@@ -33,6 +34,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         Command::Transfer(transfer) => block_on(client::transfer(transfer, json)),
         Command::Verify { dirs } => inspect::verify(&dirs, json),
         Command::Inspect { dir, entries } => inspect::inspect(&dir, entries, json),
+        Command::Recover { from, accept_loss, yes } => recover::run(&from, accept_loss, yes, json),
         Command::Sh(nodes) => dev::attach(&nodes, json),
         Command::Lab { command } => lab::run(command, json),
         Command::Doctor { dir } => doctor::run(&dir, json),

@@ -47,6 +47,12 @@ pub(crate) async fn print_status(client: &Client, json: bool) -> anyhow::Result<
         output::line(json!(nodes).to_string())?;
     } else {
         output::line(table(&reports).to_string())?;
+        let known = reports.iter().filter_map(|(_, report)| report.as_ref().ok());
+        if let Some(generation) = known.map(|status| status.generation).max().filter(|g| *g > 1) {
+            output::line(format!(
+                "generation {generation}: an operator recovered this cluster, and accepted a loss"
+            ))?;
+        }
     }
     Ok(())
 }

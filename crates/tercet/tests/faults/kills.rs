@@ -167,3 +167,70 @@ fn delete_two_of_three() {
         Ok(())
     });
 }
+
+/// Two of three are lost for good, and an operator goes on from the directory of the third: what it
+/// holds is there again on all nodes, with a new cluster id, and what comes is appended behind it.
+#[test]
+fn recover_from_one_of_three() {
+    on_three("recover_from_one_of_three", 1, |cluster, run| {
+        cluster.start_all()?;
+        let load = Load::start(cluster.addresses(), CLIENTS, run.seed);
+        load.await_progress(20, PATIENCE);
+        let before = cluster.status(cluster.await_leader()?).expect("the leader answers");
+        load.finish();
+        let survivor = run.random.node(cluster.count());
+        let from = cluster.data(survivor);
+        let recover = |arguments: &[&str]| {
+            let mut command = std::process::Command::new(crate::TERCET);
+            command.arg("recover").arg("--from").arg(&from).args(arguments);
+            command.stdin(std::process::Stdio::null()).output().expect("the program starts")
+        };
+        let said = |output: &std::process::Output| {
+            let (out, err) = (&output.stdout, &output.stderr);
+            format!("{}{}", String::from_utf8_lossy(out), String::from_utf8_lossy(err))
+        };
+        let in_use = recover(&["--accept-loss", "--yes"]);
+        anyhow::ensure!(
+            !in_use.status.success() && said(&in_use).contains("in use by another process"),
+            "its node runs: {in_use:?}"
+        );
+        cluster.stop_all()?;
+        let others: Vec<usize> = (1..=cluster.count()).filter(|id| *id != survivor).collect();
+        for id in &others {
+            cluster.wipe(*id)?;
+        }
+        let kept = fs::read(from.join("values.log"))?;
+        let asked = recover(&[]);
+        anyhow::ensure!(
+            asked.status.code() == Some(2) && said(&asked).contains("say --accept-loss"),
+            "{asked:?}"
+        );
+        let unanswered = recover(&["--accept-loss"]);
+        anyhow::ensure!(
+            unanswered.status.code() == Some(1)
+                && said(&unanswered).contains("nothing was changed"),
+            "{unanswered:?}"
+        );
+        let done = recover(&["--accept-loss", "--yes"]);
+        anyhow::ensure!(done.status.success() && said(&done).contains("generation 2"), "{done:?}");
+        let again = recover(&["--accept-loss", "--yes"]);
+        anyhow::ensure!(said(&again).contains("recovered already"), "{again:?}");
+        cluster.start_all()?;
+        cluster.await_leader()?;
+        cluster.run(cluster.client().submit(["goes on"]))?;
+        cluster.await_healed()?;
+        for id in 1..=cluster.count() {
+            let status = cluster.status(id).expect("all nodes answer");
+            anyhow::ensure!(
+                status.generation == 2 && status.cluster_id != before.cluster_id,
+                "n{id}: {status:?}"
+            );
+            let values = fs::read(cluster.data(id).join("values.log"))?;
+            anyhow::ensure!(
+                values.starts_with(&kept) && values.ends_with(b"write goes on\n"),
+                "n{id} has other values than the survivor"
+            );
+        }
+        Ok(())
+    });
+}
