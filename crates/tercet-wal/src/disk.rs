@@ -7,6 +7,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
+use std::num::NonZeroU64;
+use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
@@ -52,9 +54,9 @@ pub trait DiskFile: fmt::Debug {
     /// # Errors
     /// The file system's.
     fn set_len(&self, bytes: u64) -> io::Result<()>;
-    /// Lets the next read come from the disk, not from memory: pages that failed to be written
-    /// may look clean there.
-    fn forget_cache(&self);
+    /// Lets the next read of these bytes come from the disk, not from memory: pages that failed to
+    /// be written may look clean there.
+    fn forget_cache(&self, bytes: Range<u64>);
 }
 
 /// A node's directory. Names are relative to it and have at most one `/`.
@@ -375,10 +377,14 @@ impl DiskFile for File {
         Self::set_len(self, bytes)
     }
 
-    fn forget_cache(&self) {
+    fn forget_cache(&self, bytes: Range<u64>) {
         // A hint: where it is not taken, the tail is read from memory, as after any restart of a
         // process on a machine that went on.
-        let _ = rustix::fs::fadvise(self, 0, None, rustix::fs::Advice::DontNeed);
+        // No length is: to the end.
+        let length =
+            NonZeroU64::new(bytes.end.saturating_sub(bytes.start)).filter(|_| bytes.end < u64::MAX);
+        let advice = rustix::fs::Advice::DontNeed;
+        let _ = rustix::fs::fadvise(self, bytes.start, length, advice);
     }
 }
 
@@ -393,6 +399,14 @@ pub enum Survive {
     Random(u64),
 }
 
+/// The error of a disk that fails.
+const EIO: i32 = 5;
+
+/// Whether a read failed because the disk could not give the bytes: others may be readable.
+pub(crate) fn is_unreadable(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(EIO)
+}
+
 /// The unit in which a crash keeps or loses what was not synced.
 const PAGE: usize = 512;
 
@@ -400,6 +414,8 @@ const PAGE: usize = 512;
 struct MemContent {
     platter: Vec<u8>,
     cache: Vec<u8>,
+    /// Bytes that no read gets, until they are written again.
+    unreadable: Vec<Range<u64>>,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -548,6 +564,14 @@ impl MemDisk {
         }
     }
 
+    /// From now on no read gets these bytes of a file, until they are written again.
+    pub fn fail_reads(&self, name: &str, bytes: Range<u64>) {
+        let mut state = self.state();
+        if let Some(id) = state.names.get(name).copied() {
+            state.content(id).unreadable.push(bytes);
+        }
+    }
+
     /// What is in a file, as programs see it.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
@@ -645,7 +669,11 @@ impl MemFile {
 impl DiskFile for MemFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut state = self.state();
-        let cache = &state.content(self.id).cache;
+        let MemContent { cache, unreadable, .. } = state.content(self.id);
+        let end = offset.saturating_add(buffer.len() as u64);
+        if unreadable.iter().any(|bad| bad.start < end && offset < bad.end) {
+            return Err(io::Error::from_raw_os_error(EIO));
+        }
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(cache.len());
         let n = buffer.len().min(cache.len() - start);
         buffer[..n].copy_from_slice(&cache[start..start + n]);
@@ -655,7 +683,17 @@ impl DiskFile for MemFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
-        let cache = &mut state.content(self.id).cache;
+        let MemContent { cache, unreadable, .. } = state.content(self.id);
+        let written = offset..offset + bytes.len() as u64;
+        *unreadable = std::mem::take(unreadable)
+            .into_iter()
+            .flat_map(|bad| {
+                let before = bad.start..bad.end.min(written.start);
+                let behind = bad.start.max(written.end)..bad.end;
+                [before, behind]
+            })
+            .filter(|bad| !bad.is_empty())
+            .collect();
         let start = usize::try_from(offset).expect("a test's file fits into memory");
         let end = start + bytes.len();
         if cache.len() < end {
@@ -676,7 +714,7 @@ impl DiskFile for MemFile {
             *left -= 1;
             if *left == 0 {
                 state.syncs_until_error = None;
-                return Err(io::Error::from_raw_os_error(5));
+                return Err(io::Error::from_raw_os_error(EIO));
             }
         }
         let content = state.content(self.id);
@@ -701,5 +739,5 @@ impl DiskFile for MemFile {
         Ok(())
     }
 
-    fn forget_cache(&self) {}
+    fn forget_cache(&self, _bytes: Range<u64>) {}
 }

@@ -2,6 +2,8 @@
 
 use bytes::{Buf, BufMut};
 
+use crate::entry::EntryHeader;
+
 /// The length of a segment's header, and where its first frame begins.
 pub(crate) const SEGMENT_HEADER_BYTES: u64 = 4096;
 /// The length of a frame's header.
@@ -11,7 +13,7 @@ pub(crate) const SEAL_OFFSET: u64 = 512;
 /// The length of a seal.
 pub(crate) const SEAL_BYTES: usize = 32;
 /// The length of an identifier.
-pub(crate) const ID_BYTES: usize = 32;
+pub(crate) const ID_BYTES: usize = 48;
 /// The version of the format that this program writes, and the highest that it reads.
 pub(crate) const VERSION: u8 = 1;
 const SEGMENT_MAGIC: &[u8; 7] = b"TCTWAL\n";
@@ -75,10 +77,97 @@ pub(crate) struct FrameHeader {
 /// A small copy of what matters, away from the frame, written under the same sync.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Identifier {
-    /// Of a frame: the second copy of the hard state.
-    Frame { seq: u64, offset: u32, hard_state: HardState },
-    /// Of an entry.
-    Entry { term: u64, index: u64, offset: u32, crc: u32 },
+    /// Of a frame: all that its header says, so that a damaged header can be written again.
+    Frame(FrameId),
+    /// Of an entry: so much of its header that the entry can be fetched from a peer and told from
+    /// any other, and that the log can go on without its bytes until then.
+    Entry(EntryId),
+}
+
+/// See [`Identifier::Frame`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct FrameId {
+    pub(crate) seq: u64,
+    pub(crate) offset: u32,
+    pub(crate) hard_state: HardState,
+    pub(crate) truncate_from: Option<u64>,
+    pub(crate) first_index: u64,
+    pub(crate) body_bytes: u32,
+}
+
+/// See [`Identifier::Entry`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct EntryId {
+    pub(crate) offset: u32,
+    pub(crate) term: u64,
+    pub(crate) index: u64,
+    pub(crate) first_seq: u64,
+    pub(crate) record_count: u32,
+    pub(crate) kind: u8,
+    pub(crate) flags: u8,
+    pub(crate) body_bytes: u32,
+    pub(crate) crc: u32,
+}
+
+impl FrameId {
+    /// The identifier of a frame that stands at `offset`.
+    pub(crate) const fn of(header: &FrameHeader, offset: u32) -> Self {
+        Self {
+            seq: header.seq,
+            offset,
+            hard_state: header.hard_state,
+            truncate_from: header.truncate_from,
+            first_index: header.first_index,
+            body_bytes: header.body_bytes,
+        }
+    }
+
+    /// The frame's header; how many entries there are is for the caller to find out.
+    pub(crate) const fn header(&self, segment: u32, log_id: u16, entry_count: u32) -> FrameHeader {
+        FrameHeader {
+            seq: self.seq,
+            segment,
+            log_id,
+            hard_state: self.hard_state,
+            truncate_from: self.truncate_from,
+            first_index: self.first_index,
+            entry_count,
+            body_bytes: self.body_bytes,
+        }
+    }
+}
+
+impl EntryId {
+    /// The identifier of an entry that stands at `offset`.
+    pub(crate) const fn of(header: &EntryHeader, offset: u32) -> Self {
+        Self {
+            offset,
+            term: header.term,
+            index: header.index,
+            first_seq: header.first_seq,
+            record_count: header.record_count,
+            kind: header.kind,
+            flags: header.flags,
+            body_bytes: header.body_bytes,
+            crc: header.crc,
+        }
+    }
+
+    /// The entry's header, but for its log time.
+    pub(crate) const fn header(&self, log_id: u16) -> EntryHeader {
+        EntryHeader {
+            term: self.term,
+            index: self.index,
+            first_seq: self.first_seq,
+            record_count: self.record_count,
+            kind: self.kind,
+            flags: self.flags,
+            log_id,
+            time_ms: 0,
+            body_bytes: self.body_bytes,
+            crc: self.crc,
+        }
+    }
 }
 
 /// Why a segment's header is not one.
@@ -234,22 +323,31 @@ impl Identifier {
         let mut out = [0; ID_BYTES];
         let mut to = &mut out[..];
         to.put_u32_le(0);
-        match *self {
-            Self::Frame { seq, offset, hard_state } => {
+        match self {
+            Self::Frame(id) => {
                 to.put_u8(ID_FRAME);
-                to.put_u8(vote_byte(hard_state.vote));
-                to.put_bytes(0, 2);
-                to.put_u64_le(hard_state.term);
-                to.put_u64_le(seq);
-                to.put_u32_le(offset);
+                to.put_u8(vote_byte(id.hard_state.vote));
+                to.put_u8(u8::from(id.truncate_from.is_some()));
+                to.put_u8(0);
+                to.put_u64_le(id.hard_state.term);
+                to.put_u64_le(id.seq);
+                to.put_u64_le(id.truncate_from.unwrap_or(0));
+                to.put_u64_le(id.first_index);
+                to.put_u32_le(id.offset);
+                to.put_u32_le(id.body_bytes);
             }
-            Self::Entry { term, index, offset, crc } => {
+            Self::Entry(id) => {
                 to.put_u8(ID_ENTRY);
-                to.put_bytes(0, 3);
-                to.put_u64_le(term);
-                to.put_u64_le(index);
-                to.put_u32_le(offset);
-                to.put_u32_le(crc);
+                to.put_u8(id.kind);
+                to.put_u8(id.flags);
+                to.put_u8(0);
+                to.put_u64_le(id.term);
+                to.put_u64_le(id.index);
+                to.put_u64_le(id.first_seq);
+                to.put_u32_le(id.offset);
+                to.put_u32_le(id.crc);
+                to.put_u32_le(id.record_count);
+                to.put_u32_le(id.body_bytes);
             }
         }
         let crc = crc32c::crc32c(&out[4..]);
@@ -263,17 +361,39 @@ impl Identifier {
         if rest.get_u32_le() != crc32c::crc32c(&bytes[4..]) {
             return None;
         }
-        let kind = rest.get_u8();
-        let vote = vote_of(rest.get_u8());
-        rest.advance(2);
-        let term = rest.get_u64_le();
-        let number = rest.get_u64_le();
-        let offset = rest.get_u32_le();
-        match kind {
+        match rest.get_u8() {
             ID_FRAME => {
-                Some(Self::Frame { seq: number, offset, hard_state: HardState { term, vote } })
+                let vote = vote_of(rest.get_u8());
+                let cuts = rest.get_u8() == 1;
+                rest.advance(1);
+                let term = rest.get_u64_le();
+                let seq = rest.get_u64_le();
+                let truncate_from = rest.get_u64_le();
+                Some(Self::Frame(FrameId {
+                    seq,
+                    hard_state: HardState { term, vote },
+                    truncate_from: cuts.then_some(truncate_from),
+                    first_index: rest.get_u64_le(),
+                    offset: rest.get_u32_le(),
+                    body_bytes: rest.get_u32_le(),
+                }))
             }
-            ID_ENTRY => Some(Self::Entry { term, index: number, offset, crc: rest.get_u32_le() }),
+            ID_ENTRY => {
+                let kind = rest.get_u8();
+                let flags = rest.get_u8();
+                rest.advance(1);
+                Some(Self::Entry(EntryId {
+                    kind,
+                    flags,
+                    term: rest.get_u64_le(),
+                    index: rest.get_u64_le(),
+                    first_seq: rest.get_u64_le(),
+                    offset: rest.get_u32_le(),
+                    crc: rest.get_u32_le(),
+                    record_count: rest.get_u32_le(),
+                    body_bytes: rest.get_u32_le(),
+                }))
+            }
             _ => None,
         }
     }

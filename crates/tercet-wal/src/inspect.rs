@@ -23,7 +23,7 @@ pub enum Found {
         /// The hard state when it was begun.
         hard_state: HardState,
     },
-    /// A frame that is whole.
+    /// A frame, whole or with entries that have to be repaired.
     Frame {
         /// Where it stands.
         offset: u64,
@@ -35,6 +35,8 @@ pub enum Found {
         truncate_from: Option<u64>,
         /// Its entries, verified.
         entries: Vec<Entry>,
+        /// Entries whose bytes are damaged, as (index, term): a peer has them.
+        faulty: Vec<(u64, u64)>,
         /// Whether its identifiers are all there.
         has_ids: bool,
     },
@@ -123,6 +125,7 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
         sealed = is_sealed.then(|| name.clone());
         let mut scan = Scan {
             bytes: &bytes,
+            unreadable: &[],
             number: header.number,
             end: SEGMENT_HEADER_BYTES,
             ids: bytes.len() as u64,
@@ -137,8 +140,10 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
         }
         loop {
             match scan.look() {
-                Next::Frame(frame, has_ids) => {
+                Next::Frame(frame) => {
                     let entries = entries_of(&frame, &bytes);
+                    let bad = frame.entries.iter().filter(|entry| !entry.is_whole);
+                    let faulty = bad.map(|entry| (entry.header.index, entry.header.term)).collect();
                     scan.pass(&frame);
                     found(Found::Frame {
                         offset: frame.offset,
@@ -146,7 +151,8 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
                         hard_state: frame.header.hard_state,
                         truncate_from: frame.header.truncate_from,
                         entries,
-                        has_ids,
+                        faulty,
+                        has_ids: frame.has_ids,
                     });
                 }
                 Next::End => break,

@@ -1,37 +1,59 @@
-//! Opening a log as it was left: telling a write that was cut short from damage.
+//! Opening a log as it was left: telling a write that was cut short from damage, and damage that
+//! can be repaired from damage that cannot.
 //!
-//! The rules, each argued in docs/wal-format.md:
+//! The rules, each argued in docs/wal-format.md (and by Alagappan et al., "Protocol-Aware Recovery
+//! for Consensus-Based Storage", FAST 2018, for the identifiers):
 //! 1. A frame that is whole counts, whether its identifiers are there or not.
-//! 2. A frame that is not whole, with no identifier of it and nothing after it, was cut short by a
-//!    crash before its sync: nobody was told of it. It is cut.
-//! 3. A frame that is not whole, but of which an identifier or anything later exists, was once
-//!    whole, or may have been: that is damage, and nothing is ever cut for it.
+//! 2. A frame that is not whole, of which some part has neither bytes nor an identifier, and with
+//!    nothing after it, was cut short by a crash before its sync: nobody was told of it. It is cut.
+//! 3. A frame that is not whole, but each part of which has its bytes or its identifier, is kept.
+//!    Entries without their bytes are *faulty*: they have their place in the log, and their bytes
+//!    have to come from a peer.
+//! 4. Anything else is damage that cannot be repaired, and nothing is ever cut for it.
 
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::disk::{Disk, DiskFile};
-use crate::entry::{Entry, EntryHeader};
+use crate::disk::{Disk, DiskFile, is_unreadable};
+use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
-    FRAME_HEADER_BYTES, FrameHeader, HeaderError, ID_BYTES, Identifier, SEAL_BYTES, SEAL_OFFSET,
-    SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
+    EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HeaderError, ID_BYTES, Identifier,
+    SEAL_BYTES, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
 };
 use crate::wal::{
     FOLDER, Place, Recovered, Segment, TornTail, Wal, WalError, io_error, read_full, segment_name,
 };
 
-/// A whole frame, as it was found.
+/// In which pieces a segment is read that cannot be read as a whole.
+const BLOCK: usize = 4096;
+
+/// A frame, as it was found.
 pub(crate) struct FoundFrame {
     pub(crate) header: FrameHeader,
     pub(crate) offset: u64,
-    /// The entries' headers with their places in the segment.
-    pub(crate) entries: Vec<(EntryHeader, u32)>,
+    /// Whether the header stands on disk as it was written.
+    pub(crate) has_header: bool,
+    /// Whether the identifiers do.
+    pub(crate) has_ids: bool,
+    pub(crate) entries: Vec<FoundEntry>,
+}
+
+/// An entry of a frame.
+pub(crate) struct FoundEntry {
+    pub(crate) header: EntryHeader,
+    /// Where it stands in the segment.
+    pub(crate) place: u32,
+    /// Whether its bytes do; if not, the header is made of its identifier.
+    pub(crate) is_whole: bool,
 }
 
 /// A segment's bytes and what is to be known while they are read.
 pub(crate) struct Scan<'a> {
     pub(crate) bytes: &'a [u8],
+    /// Which of them could not be read, and are zeros here.
+    pub(crate) unreadable: &'a [Range<u64>],
     pub(crate) number: u32,
     /// Where the next frame is expected.
     pub(crate) end: u64,
@@ -43,14 +65,29 @@ pub(crate) struct Scan<'a> {
 
 /// What stands where the next frame is expected.
 pub(crate) enum Next {
-    /// A whole frame; `true` if its identifiers are all there.
-    Frame(FoundFrame, bool),
+    /// A frame.
+    Frame(FoundFrame),
     /// Nothing: the clean end.
     End,
     /// Something that is no frame, with nothing to show that it ever was one: from here to there.
     Torn { to: u64 },
-    /// Damage.
+    /// Damage that cannot be repaired.
     Corrupt { offset: u64, what: String },
+}
+
+/// What stands where an identifier is expected.
+#[derive(Clone, Copy)]
+enum Slot {
+    Id(Identifier),
+    /// Nothing was ever written here.
+    Empty,
+    Damaged,
+}
+
+/// Why a frame cannot be put together from its parts and its identifiers.
+struct Broken {
+    /// A part has neither, and both were written: a crash does not do that.
+    is_damage: bool,
 }
 
 impl Scan<'_> {
@@ -58,19 +95,50 @@ impl Scan<'_> {
         self.bytes.get(usize::try_from(from).ok()?..usize::try_from(to).ok()?)
     }
 
-    fn id_at(&self, offset: u64) -> Option<Identifier> {
-        Identifier::decode(self.slice(offset, offset.checked_add(ID_BYTES as u64)?)?)
+    fn is_readable(&self, from: u64, to: u64) -> bool {
+        !self.unreadable.iter().any(|bad| bad.start < to && from < bad.end)
+    }
+
+    /// Whether nothing was ever written to these bytes.
+    fn is_empty(&self, from: u64, to: u64) -> bool {
+        self.is_readable(from, to) && self.slice(from, to).is_none_or(is_zero)
+    }
+
+    fn slot(&self, offset: u64) -> Slot {
+        let end = offset + ID_BYTES as u64;
+        match self.slice(offset, end).and_then(Identifier::decode) {
+            Some(id) => Slot::Id(id),
+            None if self.is_empty(offset, end) => Slot::Empty,
+            None => Slot::Damaged,
+        }
     }
 
     /// What comes next, without moving on.
     pub(crate) fn look(&self) -> Next {
-        match self.whole_frame(self.end) {
-            Ok(frame) => {
-                let has_ids = self.ids_of(&frame);
-                Next::Frame(frame, has_ids)
-            }
-            Err(what) => self.judge(&what),
+        let broken = match self.frame() {
+            Ok(frame) => return Next::Frame(frame),
+            Err(broken) => broken,
+        };
+        let rest = self.slice(self.end, self.ids).unwrap_or(&[]);
+        let Some(last) = last_nonzero(rest) else {
+            // What cannot be read may be unused room, unless the place of the identifier says more.
+            return if broken.is_damage {
+                self.corrupt("neither a frame nor its identifier can be read")
+            } else {
+                Next::End
+            };
+        };
+        if broken.is_damage {
+            return self.corrupt("a frame is damaged, and so is its identifier");
         }
+        if let Some(seq) = self.later(last) {
+            return self.corrupt(&format!("a frame is not there, but frame {seq} follows it"));
+        }
+        Next::Torn { to: self.end + last as u64 + 1 }
+    }
+
+    fn corrupt(&self, what: &str) -> Next {
+        Next::Corrupt { offset: self.end, what: what.to_owned() }
     }
 
     /// Moves behind a frame.
@@ -80,107 +148,136 @@ impl Scan<'_> {
         self.next_frame = frame.header.seq.saturating_add(1);
     }
 
-    fn whole_frame(&self, offset: u64) -> Result<FoundFrame, String> {
-        let head = self
-            .slice(offset, offset + FRAME_HEADER_BYTES as u64)
-            .ok_or_else(|| "the segment ends".to_owned())?;
-        let header = FrameHeader::decode(head)
-            .ok_or_else(|| "the header of a frame is damaged".to_owned())?;
-        if header.segment != self.number
-            || header.log_id != self.log_id
-            || header.seq != self.next_frame
-        {
-            return Err(format!(
-                "frame {} stands where {} is expected",
-                header.seq, self.next_frame
-            ));
-        }
-        let ids_bytes = (1 + u64::from(header.entry_count)) * ID_BYTES as u64;
-        if offset + header.space() + ids_bytes > self.ids {
-            return Err("a frame is longer than its segment".to_owned());
-        }
-        let from = offset + FRAME_HEADER_BYTES as u64;
-        let body = self
-            .slice(from, from + u64::from(header.body_bytes))
-            .ok_or_else(|| "a frame is longer than its segment".to_owned())?;
+    /// Puts the next frame together from its own bytes and, where they are damaged, from its
+    /// identifiers.
+    fn frame(&self) -> Result<FoundFrame, Broken> {
+        let offset = self.end;
+        let body = offset + FRAME_HEADER_BYTES as u64;
+        let fits = |bytes: u32| body + u64::from(bytes) <= self.ids;
+        let found = self
+            .slice(offset, body)
+            .and_then(FrameHeader::decode)
+            .filter(|header| self.is_expected(header) && fits(header.body_bytes));
+        let first_slot = self.ids.checked_sub(ID_BYTES as u64).filter(|at| *at >= body);
+        let slot = first_slot.map_or(Slot::Empty, |at| self.slot(at));
+        let id = match slot {
+            Slot::Id(Identifier::Frame(id))
+                if id.seq == self.next_frame
+                    && u64::from(id.offset) == offset
+                    && fits(id.body_bytes) =>
+            {
+                Some(id)
+            }
+            Slot::Id(_) | Slot::Empty | Slot::Damaged => None,
+        };
+        let made = |id: FrameId| id.header(self.number, self.log_id, 0);
+        let Some(mut header) = found.or_else(|| id.map(made)) else {
+            let is_damage = match slot {
+                Slot::Empty => false,
+                Slot::Damaged => !self.is_empty(offset, body),
+                Slot::Id(_) => true,
+            };
+            return Err(Broken { is_damage });
+        };
+        let end = body + u64::from(header.body_bytes);
+        let mut has_ids = id.is_some_and(|id| made(id) == FrameHeader { entry_count: 0, ..header });
         let mut entries = Vec::new();
-        let mut at = 0;
-        for position in 0..u64::from(header.entry_count) {
-            let index = header.first_index.saturating_add(position);
-            let bad = |why: &str| format!("entry {index}: {why}");
-            let entry = EntryHeader::peek(&body[at..]).map_err(|error| bad(&error.to_string()))?;
-            let frame =
-                body.get(at..at + entry.frame_bytes()).ok_or_else(|| bad("it is cut short"))?;
-            if crc32c::crc32c(&frame[4..]) != entry.crc {
-                return Err(bad("its checksum does not fit"));
-            }
-            if entry.index != index {
-                return Err(bad("another entry is there"));
-            }
-            let place = u32::try_from(from + at as u64).map_err(|_| bad("beyond 4 GiB"))?;
-            entries.push((entry, place));
-            at += entry.frame_bytes();
+        let (mut at, mut ids, mut index) = (body, self.ids - ID_BYTES as u64, header.first_index);
+        while at < end {
+            let place = u32::try_from(at).map_err(|_| Broken { is_damage: true })?;
+            let slot = match ids.checked_sub(ID_BYTES as u64).filter(|below| *below >= end) {
+                Some(below) => {
+                    ids = below;
+                    self.slot(below)
+                }
+                None => Slot::Empty,
+            };
+            let id = match slot {
+                Slot::Id(Identifier::Entry(id))
+                    if id.index == index
+                        && id.offset == place
+                        && at + id.header(self.log_id).frame_bytes() as u64 <= end =>
+                {
+                    Some(id)
+                }
+                Slot::Id(_) | Slot::Empty | Slot::Damaged => None,
+            };
+            let whole = self.whole_entry(at, end, index);
+            let is_whole =
+                whole.is_some_and(|header| id.is_none_or(|id| id == EntryId::of(&header, place)));
+            has_ids &= id.is_some() && is_whole;
+            let Some(header) =
+                whole.filter(|_| is_whole).or_else(|| id.map(|id| id.header(self.log_id)))
+            else {
+                let bytes_end = (at + ENTRY_HEADER_BYTES as u64).min(end);
+                let is_damage = !matches!(slot, Slot::Empty) && !self.is_empty(at, bytes_end);
+                return Err(Broken { is_damage });
+            };
+            entries.push(FoundEntry { header, place, is_whole });
+            at += header.frame_bytes() as u64;
+            index = index.saturating_add(1);
         }
-        if at != body.len() {
-            return Err("a frame has more bytes than entries".to_owned());
+        let entry_count = u32::try_from(entries.len()).map_err(|_| Broken { is_damage: true })?;
+        let ids_bytes = (1 + u64::from(entry_count)) * ID_BYTES as u64;
+        let is_other = found.is_some_and(|found| found.entry_count != entry_count);
+        if at != end || is_other || offset + header.space() + ids_bytes > self.ids {
+            return Err(Broken { is_damage: true });
         }
-        Ok(FoundFrame { header, offset, entries })
+        header.entry_count = entry_count;
+        let has_header = found.is_some();
+        Ok(FoundFrame { header, offset, has_header, has_ids, entries })
+    }
+
+    fn is_expected(&self, header: &FrameHeader) -> bool {
+        header.segment == self.number
+            && header.log_id == self.log_id
+            && header.seq == self.next_frame
+    }
+
+    /// The header of the entry that stands whole at this place.
+    fn whole_entry(&self, at: u64, end: u64, index: u64) -> Option<EntryHeader> {
+        let bytes = self.slice(at, end)?;
+        let header = EntryHeader::peek(bytes).ok().filter(|header| header.index == index)?;
+        let frame = bytes.get(..header.frame_bytes())?;
+        let is_readable = self.is_readable(at, at + frame.len() as u64);
+        (is_readable && crc32c::crc32c(&frame[4..]) == header.crc).then_some(header)
     }
 
     pub(crate) fn expected_ids(frame: &FoundFrame) -> Vec<Identifier> {
         let offset = u32::try_from(frame.offset).expect("a segment is below 4 GiB");
-        let FrameHeader { seq, hard_state, .. } = frame.header;
-        let entries = frame.entries.iter().map(|(entry, place)| Identifier::Entry {
-            term: entry.term,
-            index: entry.index,
-            offset: *place,
-            crc: entry.crc,
-        });
-        std::iter::once(Identifier::Frame { seq, offset, hard_state }).chain(entries).collect()
+        let of_frame = Identifier::Frame(FrameId::of(&frame.header, offset));
+        let of_entry =
+            |entry: &FoundEntry| Identifier::Entry(EntryId::of(&entry.header, entry.place));
+        std::iter::once(of_frame).chain(frame.entries.iter().map(of_entry)).collect()
     }
 
-    fn ids_of(&self, frame: &FoundFrame) -> bool {
-        let mut at = self.ids;
-        Self::expected_ids(frame).into_iter().all(|expected| {
-            at -= ID_BYTES as u64;
-            self.id_at(at) == Some(expected)
-        })
-    }
-
-    /// No whole frame stands here: is that the end, a write that was cut short, or damage?
-    fn judge(&self, what: &str) -> Next {
-        let rest = self.slice(self.end, self.ids).unwrap_or(&[]);
-        let Some(last) = last_nonzero(rest) else {
-            return Next::End;
-        };
-        let corrupt = |what: String| Next::Corrupt { offset: self.end, what };
-        // Any identifier below those of the frames before: of this frame, or of a later one. Above
-        // the last byte there are none.
+    /// No frame can be put together here; `last` is the last byte before the known identifiers that
+    /// is not zero. The number of a later frame, if anything is left of one.
+    fn later(&self, last: usize) -> Option<u64> {
         let used = self.end + last as u64 + 1;
+        // Above the last byte there are no identifiers.
         let mut at = self.ids - (self.ids - used) / ID_BYTES as u64 * ID_BYTES as u64;
         while let Some(below) = at.checked_sub(ID_BYTES as u64).filter(|below| *below >= self.end) {
-            if self.id_at(below).is_some() {
-                return corrupt(format!(
-                    "{what}, but there is an identifier of it or of a later one: it may have been \
-                     acknowledged"
-                ));
+            if let Slot::Id(Identifier::Frame(id)) = self.slot(below)
+                && id.seq > self.next_frame
+            {
+                return Some(id.seq);
             }
             at = below;
         }
-        // Any later frame.
         let mut offset = self.end + 8;
         while let Some(head) = self.slice(offset, offset + FRAME_HEADER_BYTES as u64) {
             let later = FrameHeader::decode(head)
                 .filter(|header| header.segment == self.number && header.log_id == self.log_id);
             if let Some(header) = later {
-                return corrupt(format!("{what}, but frame {} follows it", header.seq));
+                return Some(header.seq);
             }
             offset += 8;
             if offset > self.end + last as u64 {
                 break;
             }
         }
-        Next::Torn { to: self.end + last as u64 + 1 }
+        None
     }
 }
 
@@ -244,13 +341,9 @@ pub(crate) fn open<D: Disk>(
         // A segment was synced before the next one began. Only the newest may have pages that
         // failed to be written and look clean in memory; behind it there may be a prepared one.
         if position + 2 >= numbers.len() {
-            file.forget_cache();
+            file.forget_cache(0..u64::MAX);
         }
-        let length = file.len().map_err(io_error("look at", &name))?;
-        bytes.resize(usize::try_from(length).expect("a segment fits into memory"), 0);
-        if !read_full(&file, &mut bytes, 0).map_err(io_error("read", &name))? {
-            return Err(WalError::Lost { path: name });
-        }
+        let unreadable = read_segment_file(&file, &name, &mut bytes)?;
         if let Some(unused_before) = unused.first() {
             if !is_zero(&bytes) {
                 return Err(missing_header(unused_before));
@@ -258,31 +351,39 @@ pub(crate) fn open<D: Disk>(
             unused.push(name);
             continue;
         }
-        match SegmentHeader::decode(&bytes) {
-            Ok(header) => {
-                if let Some(torn) = recovered.torn_tail.take() {
-                    let TornTail { segment, offset, .. } = torn;
-                    let what = "a frame is damaged, but a later segment follows it".to_owned();
-                    return Err(WalError::Corrupt { segment, offset, what });
-                }
-                if let Some(before) = wal.segments.last() {
-                    let expected = wal.seal(before.number).encode();
-                    if seal != expected {
-                        let bytes = expected.to_vec();
-                        mends.push(Mend { segment: position - 1, offset: SEAL_OFFSET, bytes });
-                    }
-                }
-                read_segment(&mut wal, &mut recovered, &mut mends, header, file, &bytes)?;
-                seal = Seal::found(&bytes);
-            }
+        let header = match SegmentHeader::decode(&bytes) {
+            Ok(header) => header,
             Err(HeaderError::Newer(found)) => {
                 return Err(WalError::Newer { segment: name, found });
             }
             Err(HeaderError::NotOne) if may_be_unused(&bytes, *number, !is_zero(&seal)) => {
                 unused.push(name);
+                continue;
             }
-            Err(HeaderError::NotOne) => return Err(missing_header(&name)),
+            Err(HeaderError::NotOne) => {
+                // All that it says is known, if frames behind it show that this is the segment.
+                let header = header_of_next(&wal, &bytes);
+                if !matches!(scan_of(&wal, &header, &bytes, &unreadable).look(), Next::Frame(_)) {
+                    return Err(missing_header(&name));
+                }
+                mends.push(Mend { segment: position, offset: 0, bytes: header.encode() });
+                header
+            }
+        };
+        if let Some(torn) = recovered.torn_tail.take() {
+            let TornTail { segment, offset, .. } = torn;
+            let what = "a frame is damaged, but a later segment follows it".to_owned();
+            return Err(WalError::Corrupt { segment, offset, what });
         }
+        if let Some(before) = wal.segments.last() {
+            let expected = wal.seal(before.number).encode();
+            if seal != expected {
+                let bytes = expected.to_vec();
+                mends.push(Mend { segment: position - 1, offset: SEAL_OFFSET, bytes });
+            }
+        }
+        read_segment(&mut wal, &mut recovered, &mut mends, header, file, &bytes, &unreadable)?;
+        seal = Seal::found(&bytes);
     }
     let last = wal.segments.last().expect("the first segment is in use, or was refused");
     if !is_zero(&seal) {
@@ -301,6 +402,66 @@ pub(crate) fn open<D: Disk>(
     recovered.hard_state = wal.hard_state;
     recovered.last_index = wal.last_index();
     Ok((wal, recovered))
+}
+
+/// Reads a whole segment; says which parts cannot be read, and are zeros in `bytes`.
+fn read_segment_file<F: DiskFile>(
+    file: &F,
+    name: &str,
+    bytes: &mut Vec<u8>,
+) -> Result<Vec<Range<u64>>, WalError> {
+    let length = file.len().map_err(io_error("look at", name))?;
+    bytes.clear();
+    bytes.resize(usize::try_from(length).expect("a segment fits into memory"), 0);
+    let lost = || WalError::Lost { path: name.to_owned() };
+    match read_full(file, bytes, 0) {
+        Ok(true) => return Ok(Vec::new()),
+        Ok(false) => return Err(lost()),
+        Err(error) if is_unreadable(&error) => {}
+        Err(error) => return Err(io_error("read", name)(error)),
+    }
+    let mut unreadable = Vec::new();
+    for (block, offset) in bytes.chunks_mut(BLOCK).zip((0..).step_by(BLOCK)) {
+        match read_full(file, block, offset) {
+            Ok(true) => {}
+            Ok(false) => return Err(lost()),
+            Err(error) if is_unreadable(&error) => {
+                block.fill(0);
+                unreadable.push(offset..offset + block.len() as u64);
+            }
+            Err(error) => return Err(io_error("read", name)(error)),
+        }
+    }
+    Ok(unreadable)
+}
+
+/// The header that the segment behind those read so far must have.
+fn header_of_next<D: Disk>(wal: &Wal<D>, bytes: &[u8]) -> SegmentHeader {
+    SegmentHeader {
+        log_id: wal.options().log_id,
+        number: u32::try_from(wal.segments.len() + 1).expect("few"),
+        bytes: bytes.len() as u64,
+        first_frame: wal.next_frame,
+        last_index: wal.places.len() as u64,
+        hard_state: wal.hard_state,
+    }
+}
+
+fn scan_of<'a, D: Disk>(
+    wal: &Wal<D>,
+    header: &SegmentHeader,
+    bytes: &'a [u8],
+    unreadable: &'a [Range<u64>],
+) -> Scan<'a> {
+    Scan {
+        bytes,
+        unreadable,
+        number: header.number,
+        end: SEGMENT_HEADER_BYTES,
+        ids: bytes.len() as u64,
+        next_frame: wal.next_frame,
+        log_id: header.log_id,
+    }
 }
 
 fn missing(number: u32) -> WalError {
@@ -327,6 +488,7 @@ fn read_segment<D: Disk>(
     header: SegmentHeader,
     file: D::File,
     bytes: &[u8],
+    unreadable: &[Range<u64>],
 ) -> Result<(), WalError> {
     let number = u32::try_from(wal.segments.len() + 1).expect("few");
     let name = segment_name(number);
@@ -355,22 +517,19 @@ fn read_segment<D: Disk>(
         wal.hard_state = header.hard_state;
     }
     let length = bytes.len() as u64;
-    let mut scan = Scan {
-        bytes,
-        number,
-        end: SEGMENT_HEADER_BYTES,
-        ids: length,
-        next_frame: wal.next_frame,
-        log_id: header.log_id,
-    };
+    let mut scan = scan_of(wal, &header, bytes, unreadable);
     let segment = wal.segments.len();
     loop {
         match scan.look() {
-            Next::Frame(frame, has_ids) => {
+            Next::Frame(frame) => {
                 apply(wal, recovered, &frame, number - 1)
                     .map_err(|what| corrupt(frame.offset, what))?;
                 scan.pass(&frame);
-                if !has_ids {
+                if !frame.has_header {
+                    let bytes = frame.header.encode().to_vec();
+                    mends.push(Mend { segment, offset: frame.offset, bytes });
+                }
+                if !frame.has_ids {
                     let ids = Scan::expected_ids(&frame);
                     let bytes = ids.iter().rev().flat_map(Identifier::encode).collect();
                     mends.push(Mend { segment, offset: scan.ids, bytes });
@@ -417,12 +576,13 @@ fn apply<D: Disk>(
             return Err(format!("a cut at {from} of a log that ends at {last}"));
         }
         wal.places.truncate(usize::try_from(from - 1).expect("an index in memory"));
+        wal.faulty.split_off(&from);
         recovered.runs.retain(|(_, first)| *first < from);
     }
     if header.entry_count > 0 && header.first_index != wal.places.len() as u64 + 1 {
         return Err(format!("entry {} follows entry {}", header.first_index, wal.places.len()));
     }
-    for (entry, offset) in &frame.entries {
+    for FoundEntry { header: entry, place, is_whole } in &frame.entries {
         let last_term = recovered.runs.last().map_or(0, |(term, _)| *term);
         if entry.term < last_term {
             return Err(format!(
@@ -433,7 +593,10 @@ fn apply<D: Disk>(
         if entry.term > last_term {
             recovered.runs.push((entry.term, entry.index));
         }
-        wal.places.push(Place { segment, offset: *offset });
+        wal.places.push(Place { segment, offset: *place });
+        if !is_whole {
+            wal.faulty.insert(entry.index, *entry);
+        }
     }
     Ok(())
 }
@@ -453,14 +616,14 @@ fn mend<D: Disk>(wal: &Wal<D>, mends: &[Mend]) -> Result<(), WalError> {
     Ok(())
 }
 
-/// Every entry of a segment's bytes that is whole, for `inspect`.
+/// Every entry of a frame that is whole, for `inspect`.
 pub(crate) fn entries_of(frame: &FoundFrame, bytes: &Bytes) -> Vec<Entry> {
-    let entry = |(header, place): &(EntryHeader, u32)| {
+    let entry = |FoundEntry { header, place, .. }: &FoundEntry| {
         let start = *place as usize;
         let mut rest = bytes.slice(start..start + header.frame_bytes());
         Entry::split_first(&mut rest).expect("verified by the scan")
     };
-    frame.entries.iter().map(entry).collect()
+    frame.entries.iter().filter(|entry| entry.is_whole).map(entry).collect()
 }
 
 /// Reads a whole file of a directory that is not ours.

@@ -1,15 +1,15 @@
 //! The log itself: what is staged goes to disk as one frame under one sync, and comes back.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 
 use bytes::Bytes;
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskFile, is_unreadable};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
-    FRAME_HEADER_BYTES, FrameHeader, HardState, ID_BYTES, Identifier, SEAL_OFFSET,
-    SEGMENT_HEADER_BYTES, Seal, SegmentHeader, frame_space,
+    EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HardState, ID_BYTES, Identifier,
+    SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, frame_space,
 };
 use crate::recover;
 
@@ -123,6 +123,14 @@ pub enum WalError {
     /// An earlier write or sync failed: what is on disk is not known any more.
     #[error("an earlier write to the log failed: the node must be started again")]
     Poisoned,
+    /// An entry is in the log, but its bytes are damaged: a peer may have them.
+    #[error("entry {index} of term {term} is damaged")]
+    Faulty {
+        /// Its index.
+        index: u64,
+        /// Its term; 0 until [`Wal::note_faulty`] has looked for it.
+        term: u64,
+    },
     /// There is no room; nothing was written.
     #[error("the disk is full")]
     Full,
@@ -181,6 +189,8 @@ pub struct Wal<D: Disk> {
     pub(crate) segments: Vec<Segment<D::File>>,
     /// One for each entry on disk that no staged cut removes, from index 1.
     pub(crate) places: Vec<Place>,
+    /// Those of them whose bytes on disk are known to be damaged, as their identifiers say.
+    pub(crate) faulty: BTreeMap<u64, EntryHeader>,
     /// The last index as the frames on disk have it: staged cuts do not count.
     pub(crate) last_on_disk: u64,
     pub(crate) hard_state: HardState,
@@ -228,6 +238,7 @@ impl<D: Disk> Wal<D> {
             options,
             segments: Vec::new(),
             places: Vec::new(),
+            faulty: BTreeMap::new(),
             last_on_disk: 0,
             hard_state: HardState::default(),
             next_frame: 1,
@@ -293,6 +304,7 @@ impl<D: Disk> Wal<D> {
         let on_disk = self.places.len() as u64;
         if from <= on_disk {
             self.places.truncate(usize::try_from(from - 1).expect("an index in memory"));
+            self.faulty.split_off(&from);
             self.staged_truncate = Some(self.staged_truncate.map_or(from, |at| at.min(from)));
         }
     }
@@ -340,15 +352,13 @@ impl<D: Disk> Wal<D> {
         let offset = |at: u64| u32::try_from(at).expect("a segment is below 4 GiB");
         let mut at = segment.end + FRAME_HEADER_BYTES as u64;
         // Identifiers grow down: the frame's stands highest, its last entry's lowest.
-        let mut ids =
-            vec![Identifier::Frame { seq: header.seq, offset: offset(segment.end), hard_state }];
+        let mut ids = vec![Identifier::Frame(FrameId::of(&header, offset(segment.end)))];
         let mut places = Vec::with_capacity(entries.len());
         let encoded = header.encode();
         let mut pieces: Vec<&[u8]> = Vec::with_capacity(1 + entries.len());
         pieces.push(&encoded);
         for entry in &entries {
-            let EntryHeader { term, index, crc, .. } = entry.header;
-            ids.push(Identifier::Entry { term, index, offset: offset(at), crc });
+            ids.push(Identifier::Entry(EntryId::of(&entry.header, offset(at))));
             places
                 .push(Place { segment: u32::try_from(position).expect("few"), offset: offset(at) });
             pieces.push(&entry.frame);
@@ -434,11 +444,12 @@ impl<D: Disk> Wal<D> {
         }
     }
 
-    /// Entries from `first` to at most `last`: as many as fit into `bytes_max`, one at least.
-    /// Verified.
+    /// Entries from `first` to at most `last`: as many as fit into `bytes_max` and stand before the
+    /// first faulty one, one at least. Verified.
     ///
     /// # Errors
-    /// [`WalError::Corrupt`] if what is on disk is not what was written.
+    /// [`WalError::Faulty`] if what is on disk of the first one is not what was written: tell
+    /// [`Self::note_faulty`].
     ///
     /// # Panics
     /// If `first..=last` is not in the log.
@@ -478,10 +489,12 @@ impl<D: Disk> Wal<D> {
 
     /// Reads a stretch of one segment at a time.
     fn read_disk(&self, first: u64, last: u64, bytes_max: u64) -> Result<Vec<Entry>, WalError> {
+        if let Some(header) = self.faulty.get(&first) {
+            return Err(WalError::Faulty { index: first, term: header.term });
+        }
         let start = self.place(first);
-        let segment = &self.segments[start.segment as usize];
         let mut end = first;
-        while end < last {
+        while end < last && !self.faulty.contains_key(&(end + 1)) {
             let next = self.place(end + 1);
             let is_near = u64::from(next.offset.saturating_sub(start.offset)) < bytes_max;
             if next.segment != start.segment || next.offset < start.offset || !is_near {
@@ -489,28 +502,34 @@ impl<D: Disk> Wal<D> {
             }
             end += 1;
         }
+        match self.read_stretch(first, end, bytes_max) {
+            // One of them is damaged: the others are still to be had.
+            Err(WalError::Faulty { .. }) if end > first => {
+                self.read_stretch(first, first, bytes_max)
+            }
+            result => result,
+        }
+    }
+
+    fn read_stretch(&self, first: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, WalError> {
+        let start = self.place(first);
+        let segment = &self.segments[start.segment as usize];
         // Every entry but the last one ends before the next begins; the last says its own length.
         let last_header = self.header_on_disk(end)?;
         let last_end = u64::from(self.place(end).offset) + last_header.frame_bytes() as u64;
         let length = last_end - u64::from(start.offset);
         let mut buffer = vec![0; usize::try_from(length).expect("a stretch of a segment")];
-        self.fill(segment, &mut buffer, u64::from(start.offset))?;
+        self.fill(segment, &mut buffer, u64::from(start.offset), first)?;
         let buffer = Bytes::from(buffer);
         let mut entries = Vec::new();
         let mut bytes = 0;
         for index in first..=end {
             let place = self.place(index);
             let mut rest = buffer.slice((place.offset - start.offset) as usize..);
-            let corrupt = |what: String| WalError::Corrupt {
-                segment: segment.name(),
-                offset: u64::from(place.offset),
-                what,
+            let entry = match Entry::split_first(&mut rest) {
+                Ok(entry) if entry.header.index == index => entry,
+                Ok(_) | Err(_) => return Err(WalError::Faulty { index, term: 0 }),
             };
-            let entry = Entry::split_first(&mut rest)
-                .map_err(|error| corrupt(format!("entry {index}: {error}")))?;
-            if entry.header.index != index {
-                return Err(corrupt(format!("entry {index}: another entry is there")));
-            }
             bytes += entry.frame.len() as u64;
             if bytes > bytes_max && !entries.is_empty() {
                 break;
@@ -520,43 +539,172 @@ impl<D: Disk> Wal<D> {
         Ok(entries)
     }
 
+    /// Reads at an offset; bytes that the disk cannot give are damage to the entry `index`.
     fn fill(
         &self,
         segment: &Segment<D::File>,
         buffer: &mut [u8],
         offset: u64,
+        index: u64,
     ) -> Result<(), WalError> {
-        read_full(&segment.file, buffer, offset)
-            .map_err(io_error("read", &segment.name()))?
-            .then_some(())
-            .ok_or_else(|| WalError::Lost { path: segment.name() })
+        match read_full(&segment.file, buffer, offset) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(WalError::Lost { path: segment.name() }),
+            Err(error) if is_unreadable(&error) => Err(WalError::Faulty { index, term: 0 }),
+            Err(error) => Err(io_error("read", &segment.name())(error)),
+        }
     }
 
     fn header_on_disk(&self, index: u64) -> Result<EntryHeader, WalError> {
         let place = self.place(index);
         let segment = &self.segments[place.segment as usize];
         let mut bytes = [0; ENTRY_HEADER_BYTES];
-        self.fill(segment, &mut bytes, u64::from(place.offset))?;
+        self.fill(segment, &mut bytes, u64::from(place.offset), index)?;
         let header = EntryHeader::peek(&bytes).ok().filter(|header| header.index == index);
         let end = |header: &EntryHeader| u64::from(place.offset) + header.frame_bytes() as u64;
-        header.filter(|header| end(header) <= segment.end).ok_or_else(|| WalError::Corrupt {
-            segment: segment.name(),
-            offset: u64::from(place.offset),
-            what: format!("entry {index}: its header is damaged"),
-        })
+        header
+            .filter(|header| end(header) <= segment.end)
+            .ok_or(WalError::Faulty { index, term: 0 })
     }
 
-    /// The header of an entry: for looking around. Its checksum is verified when it is read whole.
+    /// The header of an entry: for looking around. Its checksum is verified when it is read whole;
+    /// that of a faulty entry is what its identifier says, without the log time.
     ///
     /// # Errors
-    /// [`WalError::Corrupt`] if another header is there.
+    /// [`WalError::Faulty`] if another header is there: tell [`Self::note_faulty`].
     pub fn header(&self, _disk: &D, index: u64) -> Result<EntryHeader, WalError> {
         let tail_first = self.last_index() + 1 - self.tail.len() as u64;
         if index >= tail_first {
             let at = usize::try_from(index - tail_first).expect("inside the tail");
             return Ok(self.tail[at].header);
         }
-        self.header_on_disk(index)
+        self.faulty.get(&index).copied().map_or_else(|| self.header_on_disk(index), Ok)
+    }
+
+    // --- damage ---
+
+    /// The entries whose bytes are known to be damaged, as (index, term), ascending.
+    pub fn faulty(&self) -> impl Iterator<Item = (u64, u64)> + '_ {
+        self.faulty.iter().map(|(index, header)| (*index, header.term))
+    }
+
+    /// A read found this entry damaged. Says whether that is news; from now on it is known by its
+    /// identifier, until [`Self::repair`].
+    ///
+    /// # Errors
+    /// [`WalError::Corrupt`] if its identifier is damaged too: nobody knows what stood there.
+    pub fn note_faulty(&mut self, index: u64) -> Result<bool, WalError> {
+        if self.faulty.contains_key(&index) {
+            return Ok(false);
+        }
+        let place = self.place(index);
+        let segment = &self.segments[place.segment as usize];
+        let mut chunk = vec![0; ID_BYTES * 1024];
+        let mut from = segment.ids;
+        while from < segment.bytes {
+            let length =
+                chunk.len().min(usize::try_from(segment.bytes - from).unwrap_or(usize::MAX));
+            // What cannot be read of the identifiers may be those of others.
+            if let Ok(true) = read_full(&segment.file, &mut chunk[..length], from) {
+                for id in chunk[..length].chunks(ID_BYTES).filter_map(Identifier::decode) {
+                    if let Identifier::Entry(id) = id
+                        && (id.index, id.offset) == (index, place.offset)
+                    {
+                        self.faulty.insert(index, id.header(self.options.log_id));
+                        return Ok(true);
+                    }
+                }
+            }
+            from += length as u64;
+        }
+        Err(WalError::Corrupt {
+            segment: segment.name(),
+            offset: u64::from(place.offset),
+            what: format!("entry {index} is damaged, and so is its identifier"),
+        })
+    }
+
+    /// Puts the bytes of faulty entries back where they stood, under one sync for each segment.
+    /// Those that are not what the identifiers say are left out. Says which were repaired.
+    ///
+    /// # Errors
+    /// The file system's: the log is poisoned.
+    pub fn repair(&mut self, entries: &[Entry]) -> Result<Vec<u64>, WalError> {
+        if self.poisoned {
+            return Err(WalError::Poisoned);
+        }
+        let result = self.write_back(entries);
+        self.poisoned = result.is_err();
+        result
+    }
+
+    fn write_back(&mut self, entries: &[Entry]) -> Result<Vec<u64>, WalError> {
+        let mut repaired = Vec::new();
+        let mut touched = BTreeSet::new();
+        for entry in entries {
+            let index = entry.header.index;
+            let is_it =
+                |known: &EntryHeader| EntryId::of(known, 0) == EntryId::of(&entry.header, 0);
+            if !self.faulty.get(&index).is_some_and(is_it) {
+                continue;
+            }
+            let place = self.place(index);
+            let segment = &self.segments[place.segment as usize];
+            segment
+                .file
+                .write_at(&entry.frame, u64::from(place.offset))
+                .map_err(io_error("repair", &segment.name()))?;
+            touched.insert(place.segment as usize);
+            repaired.push(index);
+        }
+        for position in touched {
+            let segment = &self.segments[position];
+            segment.file.sync().map_err(io_error("sync", &segment.name()))?;
+        }
+        for index in &repaired {
+            self.faulty.remove(index);
+        }
+        Ok(repaired)
+    }
+
+    /// Reads about so many bytes of entries from `first` on past the page cache, to find damage
+    /// before somebody needs them. Gives the next index to go on with, 1 after the last one, and
+    /// the damaged entries that were not known.
+    ///
+    /// # Errors
+    /// The file system's.
+    pub fn scrub(&self, first: u64, bytes_max: u64) -> Result<(u64, Vec<u64>), WalError> {
+        let mut damaged = Vec::new();
+        // What is kept in memory is read from there; its turn comes.
+        let in_memory = (self.tail.len() - self.staged_count) as u64;
+        let last = (self.places.len() as u64).saturating_sub(in_memory);
+        let mut index = first;
+        let mut bytes = 0;
+        if let Some(place) = (index <= last).then(|| self.place(index)) {
+            let from = u64::from(place.offset);
+            let range = from..from.saturating_add(bytes_max);
+            self.segments[place.segment as usize].file.forget_cache(range);
+        }
+        while index <= last && bytes < bytes_max {
+            if let Some(known) = self.faulty.get(&index) {
+                bytes += known.frame_bytes() as u64;
+                index += 1;
+                continue;
+            }
+            match self.read_disk(index, last, bytes_max - bytes) {
+                Ok(entries) => {
+                    bytes += entries.iter().map(|entry| entry.frame.len() as u64).sum::<u64>();
+                    index += entries.len() as u64;
+                }
+                Err(WalError::Faulty { index: bad, .. }) => {
+                    damaged.push(bad);
+                    index = bad + 1;
+                    bytes += ENTRY_HEADER_BYTES as u64;
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        Ok((if index > last { 1 } else { index }, damaged))
     }
 
     /// Looks whether files of the log were deleted, replaced or shortened while they were open: the

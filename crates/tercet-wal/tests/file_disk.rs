@@ -290,7 +290,7 @@ fn disk_contract<D: Disk>(disk: &mut D) {
     assert_eq!(file.read_at(&mut buffer, 0).unwrap(), 6);
     assert_eq!(&buffer[..6], b"\0\0\0h\0\0");
     assert_eq!(file.len().unwrap(), 6);
-    file.forget_cache();
+    file.forget_cache(0..u64::MAX);
     disk.rename("a", "folder/b").unwrap();
     assert!(disk.open("a").unwrap().is_none());
     assert!(disk.same_file(&file, "folder/b").unwrap());
@@ -423,8 +423,8 @@ impl DiskFile for FaultyFile {
         self.0.set_len(bytes)
     }
 
-    fn forget_cache(&self) {
-        self.0.forget_cache();
+    fn forget_cache(&self, bytes: std::ops::Range<u64>) {
+        self.0.forget_cache(bytes);
     }
 }
 
