@@ -103,6 +103,8 @@ pub enum ViewContent {
     Noop,
     /// The readmission of a node.
     Readmit(NodeId),
+    /// Not known: its bytes are damaged, and have not been fetched from a peer yet.
+    Damaged,
     /// A record, with the request that submitted it.
     Value {
         /// The request's id.
@@ -116,6 +118,7 @@ impl std::fmt::Display for ViewEntry {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match &self.content {
             ViewContent::Noop => write!(f, "{}:-", self.term),
+            ViewContent::Damaged => write!(f, "{}:?", self.term),
             ViewContent::Readmit(node) => write!(f, "{}:+{node}", self.term),
             ViewContent::Value { value, .. } => write!(f, "{}:{value}", self.term),
         }

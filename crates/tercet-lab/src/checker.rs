@@ -80,7 +80,9 @@ impl Checker {
         let led_before =
             before.filter(|before| before.role == RoleKind::Leader && before.term == term);
         if let Some(before) = led_before {
-            if before.up && !view.log.starts_with(&before.log) {
+            let is_prefix = before.log.len() <= view.log.len()
+                && before.log.iter().zip(&view.log).all(|(was, is)| is_same(was, is));
+            if before.up && !is_prefix {
                 let facts = format!(
                     "{node} led term {term} with {}, and now has {}",
                     before.log_text(),
@@ -91,7 +93,7 @@ impl Checker {
             return;
         }
         let lacks = self.committed.iter().find(|(index, (entry, _, committed_in))| {
-            *committed_in < term && at(view, **index) != Some(entry)
+            *committed_in < term && !at(view, **index).is_some_and(|held| is_same(held, entry))
         });
         if let Some((index, (entry, knew, committed_in))) = lacks {
             let facts = format!(
@@ -109,7 +111,11 @@ impl Checker {
                 .committed
                 .entry(index)
                 .or_insert_with(|| (entry.clone(), view.node, view.term));
-            if known != entry {
+            if known.content == ViewContent::Damaged {
+                // Now it can be read.
+                known.content.clone_from(&entry.content);
+            }
+            if !is_same(known, entry) {
                 let facts = format!(
                     "{knew} had {known} committed at {index}, {} has {entry} there",
                     view.node
@@ -137,7 +143,7 @@ impl Checker {
             let both = view.log.len().min(other.log.len());
             let agree = (0..both).rev().find(|at| view.log[*at].term == other.log[*at].term);
             let Some(agree) = agree else { continue };
-            let differ = (0..=agree).find(|at| view.log[*at] != other.log[*at]);
+            let differ = (0..=agree).find(|at| !is_same(&view.log[*at], &other.log[*at]));
             if let Some(differ) = differ {
                 broken = Some(format!(
                     "{} and {} have the same term at {}, but {} and {} at {}",
@@ -161,6 +167,7 @@ impl Checker {
     pub(crate) fn acknowledge(&mut self, id: u128, value: &str, index: u64) {
         self.acknowledged.insert(id, value.to_owned());
         if let Some((entry, knew, _)) = self.committed.get(&index)
+            && entry.content != ViewContent::Damaged
             && request_of(entry) != Some(id)
         {
             let facts = format!(
@@ -215,9 +222,15 @@ fn at(view: &NodeView, index: u64) -> Option<&ViewEntry> {
     view.log.get(usize::try_from(index.checked_sub(1)?).ok()?)
 }
 
+/// Whether two nodes hold the same entry, as far as it can be read.
+fn is_same(a: &ViewEntry, b: &ViewEntry) -> bool {
+    let is_damaged = a.content == ViewContent::Damaged || b.content == ViewContent::Damaged;
+    a.term == b.term && (is_damaged || a.content == b.content)
+}
+
 fn request_of(entry: &ViewEntry) -> Option<u128> {
     match &entry.content {
         ViewContent::Value { request_id, .. } => Some(*request_id),
-        ViewContent::Noop | ViewContent::Readmit(_) => None,
+        ViewContent::Noop | ViewContent::Readmit(_) | ViewContent::Damaged => None,
     }
 }

@@ -477,6 +477,7 @@ fn entry_of(entry: v1::LoggedEntry) -> ViewEntry {
             let id = <[u8; 16]>::try_from(&entry.request_id[..]).map_or(0, u128::from_be_bytes);
             ViewContent::Value { request_id: id, value: values.join("+") }
         }
+        "damaged" => ViewContent::Damaged,
         _ => ViewContent::Noop,
     };
     ViewEntry { term: entry.term, content }

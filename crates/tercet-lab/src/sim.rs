@@ -170,6 +170,7 @@ fn words(error: impl std::fmt::Display) -> WorldError {
 pub(crate) fn view_of(entry: &LoggedEntry) -> ViewEntry {
     let content = match &entry.content {
         LoggedContent::Noop => ViewContent::Noop,
+        LoggedContent::Damaged => ViewContent::Damaged,
         LoggedContent::Readmit(node) => ViewContent::Readmit(*node),
         LoggedContent::Records { request_id, values } => {
             let text = |value: &Bytes| String::from_utf8_lossy(value).into_owned();

@@ -72,6 +72,14 @@ pub enum Event {
     PeerReadmitted { peer: NodeId },
     /// The lab set how far apart a leader's heartbeats are; `None`: back to the configured interval.
     HeartbeatInterval { ms: Option<u64> },
+    /// The bytes of an entry are damaged here; a peer may have them.
+    EntryDamaged { pos: LogPos },
+    /// A damaged entry is whole again.
+    EntryRepaired { pos: LogPos },
+    /// A majority does not hold a damaged entry: this leader steps down and drops it.
+    NeverCommitted { pos: LogPos },
+    /// The leader could not get its damaged entries, and lets others try.
+    RepairGivenUp { term: Term },
     /// What a broken rule led to: committed entries would be cut.
     Violation { index: Index },
 }
@@ -134,6 +142,10 @@ impl Event {
             Self::Readmitted { .. } => "readmitted",
             Self::PeerReadmitted { .. } => "peer_readmitted",
             Self::HeartbeatInterval { .. } => "heartbeat_interval",
+            Self::EntryDamaged { .. } => "entry_damaged",
+            Self::EntryRepaired { .. } => "entry_repaired",
+            Self::NeverCommitted { .. } => "never_committed",
+            Self::RepairGivenUp { .. } => "repair_given_up",
             Self::Violation { .. } => "violation",
         }
     }
@@ -146,7 +158,13 @@ impl Event {
         match self {
             Self::Role { term, .. }
             | Self::ElectionTimeout { term }
+            | Self::RepairGivenUp { term }
             | Self::QuorumLost { term } => vec![("term", text(term))],
+            Self::EntryDamaged { pos }
+            | Self::EntryRepaired { pos }
+            | Self::NeverCommitted { pos } => {
+                vec![("index", text(&pos.index)), ("term", text(&pos.term))]
+            }
             Self::TermChanged { from, to } => vec![("from", text(from)), ("to", text(to))],
             Self::PreVoteAsked { term, last } | Self::VoteAsked { term, last } => {
                 vec![("term", text(term)), ("last", text(last))]
@@ -273,6 +291,10 @@ impl Event {
             | Self::Readmitted { .. }
             | Self::PeerReadmitted { .. }
             | Self::HeartbeatInterval { .. }
+            | Self::EntryDamaged { .. }
+            | Self::EntryRepaired { .. }
+            | Self::NeverCommitted { .. }
+            | Self::RepairGivenUp { .. }
             | Self::Violation { .. } => return None,
         })
     }
@@ -391,6 +413,20 @@ impl fmt::Display for Event {
                 write!(f, "heartbeat interval is now {ms} ms")
             }
             Self::HeartbeatInterval { ms: None } => f.write_str("heartbeat interval is as usual"),
+            Self::EntryDamaged { pos } => {
+                write!(f, "entry {pos} is damaged on disk; asking the others for it")
+            }
+            Self::EntryRepaired { pos } => write!(f, "entry {pos} is whole again"),
+            Self::NeverCommitted { pos } => write!(
+                f,
+                "a majority does not hold entry {pos}, which is damaged here: it was never \
+                 committed; stepping down to drop it"
+            ),
+            Self::RepairGivenUp { term } => write!(
+                f,
+                "stepping down in term {term}: no copy of a damaged entry could be had, others may \
+                 try"
+            ),
             Self::Violation { index } => {
                 write!(f, "a broken rule: the committed entry {index} would be cut")
             }

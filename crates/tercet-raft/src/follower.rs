@@ -82,9 +82,17 @@ impl Raft {
         }
         self.event(Event::AppendAccepted { leader: from, prev: prev.index, last: covered });
         self.learn_commit(commit.min(covered));
-        let write = self.write_of(covered);
-        self.answer_append(from, write, round, AppendOutcome::Accepted { last: covered });
+        let known = if self.agreed.0 == self.hard_state.term { self.agreed.1 } else { Index::ZERO };
+        self.agreed = (self.hard_state.term, covered.max(known));
+        let last = self.counted(covered);
+        let write = self.write_of(last);
+        self.answer_append(from, write, round, AppendOutcome::Accepted { last });
         self.maybe_leave();
+    }
+
+    /// Accepts, without having been asked, what is in this log up to `last`.
+    pub(crate) fn answer_accepted(&mut self, to: NodeId, after: WriteId, last: Index) {
+        self.answer_append(to, after, 0, AppendOutcome::Accepted { last });
     }
 
     fn answer_append(&mut self, to: NodeId, after: WriteId, round: u64, outcome: AppendOutcome) {
@@ -200,6 +208,10 @@ impl Raft {
             Message::ReadIndex { id } => {
                 self.send(to, Message::ReadIndexReply { id: *id, index: None });
             }
+            Message::Fetch { pos } => self.on_fetch(to, *pos),
+            Message::FetchReply { pos, outcome } => {
+                self.on_fetch_reply(to, envelope.term, *pos, *outcome);
+            }
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::AppendReply { .. }
@@ -304,7 +316,8 @@ impl Raft {
             }
             None => {
                 let (told_term, told) = quarantine.told;
-                if told_term == term && told >= index && self.durable >= index {
+                let holds_all = self.durable >= index && !self.is_faulty_up_to(index);
+                if told_term == term && told >= index && holds_all {
                     // The vote goes to that leader: whatever the lost disk had promised to others
                     // in this term, nobody else can be elected with this node's help.
                     let write = self.set_hard_state(term, Some(leader));

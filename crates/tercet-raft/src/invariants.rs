@@ -20,6 +20,7 @@ pub fn check_state(raft: &Raft) {
         raft.node()
     );
     assert!(raft.last().term <= raft.term(), "{}: no entry is of a later term", raft.node());
+    assert!(raft.repairs.last() <= Some(last), "what is damaged is in the log");
     match &raft.role {
         Role::Leader(leader) => {
             assert_eq!(raft.leader, Some(raft.node()), "a leader knows itself");

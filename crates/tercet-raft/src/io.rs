@@ -1,13 +1,14 @@
 //! What goes into the core and what comes out of it: the step/poll contract as types.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use crate::event::Event;
 use crate::message::Envelope;
 use crate::rules::Rules;
 use crate::types::{
-    EntryKind, EntryMeta, HardState, Incarnation, Index, LogPos, NodeId, Term, Time, WriteId,
+    EntryKind, EntryMeta, HardState, Incarnation, Index, LogPos, NodeId, NodeSet, Term, Time,
+    WriteId,
 };
 
 /// Which Raft is run.
@@ -72,6 +73,8 @@ pub struct Recovered {
     pub last: Index,
     /// The Readmit entries in the log, by index.
     pub readmits: BTreeMap<Index, (NodeId, Incarnation)>,
+    /// The entries whose bytes are damaged: they have to be fetched from a peer.
+    pub faulty: BTreeSet<Index>,
     /// Up to here the log is known to be committed and applied (0 after a plain restart: the commit
     /// index is volatile).
     pub commit: Index,
@@ -159,6 +162,19 @@ pub enum Input {
         /// Which peer.
         peer: NodeId,
     },
+    /// A read found the bytes of this entry damaged.
+    Faulty {
+        /// Which.
+        index: Index,
+    },
+    /// [`Output::Repair`] is done, or the bytes were put right otherwise: they stand on disk again,
+    /// durably.
+    Repaired {
+        /// Which.
+        index: Index,
+        /// What the entry is.
+        kind: EntryKind,
+    },
     /// [`Output::Admit`] is done: the identity says "voter", durably.
     Admitted,
 }
@@ -182,6 +198,21 @@ pub enum Output {
         last: Index,
         /// The most bytes of entries in the message.
         bytes_max: u64,
+    },
+    /// Send this [`Message::FetchReply`](crate::Message::FetchReply) with the bytes of the entry at
+    /// `pos`; the driver puts the entry's kind right. If they turn out to be damaged, step
+    /// [`Input::Faulty`] and send nothing.
+    SendFetched {
+        /// The message.
+        envelope: Envelope,
+        /// The entry.
+        pos: LogPos,
+    },
+    /// The bytes of this damaged entry came with the input: put them back where they stood, then
+    /// step [`Input::Repaired`].
+    Repair {
+        /// The entry.
+        pos: LogPos,
     },
     /// Everything up to `last` is committed by a quorum *and* durable here: apply it.
     Commit {
@@ -316,6 +347,17 @@ pub struct PeerStatus {
     pub active: bool,
 }
 
+/// An entry whose bytes are damaged, and what peers said of their copies.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub struct FaultyEntry {
+    /// Which.
+    pub pos: LogPos,
+    /// Who does not hold it.
+    pub absent_on: NodeSet,
+    /// Whose copy is damaged too.
+    pub damaged_on: NodeSet,
+}
+
 /// Plain data about a core, for people and tools.
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 pub struct Status {
@@ -347,6 +389,8 @@ pub struct Status {
     pub heartbeat_override: Option<Duration>,
     /// When the election timer fires, where it runs.
     pub election_at: Option<Time>,
+    /// The entries that wait to be repaired.
+    pub faulty: Vec<FaultyEntry>,
 }
 
 impl EntryMeta {

@@ -378,6 +378,8 @@ impl Raft {
             | Message::VoteReply { .. }
             | Message::Append { .. }
             | Message::Heartbeat { .. }
+            | Message::Fetch { .. }
+            | Message::FetchReply { .. }
             | Message::TimeoutNow
             | Message::ReadIndex { .. }
             | Message::ReadIndexReply { .. } => unreachable!("not an answer to a leader"),
@@ -484,7 +486,7 @@ impl Raft {
 
     /// §5.3, §5.4.2: what a majority holds durably is committed, if it is of this term.
     fn maybe_commit(&mut self) {
-        let own = self.durable;
+        let own = self.counted(self.durable);
         let Role::Leader(leader) = &self.role else {
             return;
         };

@@ -31,7 +31,8 @@
 //! # What is here beyond the paper
 //! Pre-vote, leader stickiness and check-quorum; leadership transfer; conflict hints and
 //! pipelining; read barriers; and protocol RJ, by which a node that lost its memory becomes a voter
-//! again without any acknowledged entry being lost (docs/rejoin.md). [`Profile::Paper`] leaves all
+//! again without any acknowledged entry being lost (docs/rejoin.md); and the repair of damaged entries
+//! from peers (repair.rs). [`Profile::Paper`] leaves all
 //! of it but the last out.
 //!
 //! What is left out: snapshots and changes of membership.
@@ -46,16 +47,17 @@ mod membership;
 mod message;
 mod progress;
 mod raft;
+mod repair;
 mod rules;
 mod term_map;
 mod types;
 
 pub use event::{DropReason, Event};
 pub use io::{
-    BarrierId, Config, Input, Output, PeerStatus, Profile, ProgressKind, Proposal, ProposalId,
-    Recovered, Refusal, RoleKind, Status, TransferError, Write,
+    BarrierId, Config, FaultyEntry, Input, Output, PeerStatus, Profile, ProgressKind, Proposal,
+    ProposalId, Recovered, Refusal, RoleKind, Status, TransferError, Write,
 };
-pub use message::{AppendOutcome, ConflictHint, DenyReason, Envelope, Message};
+pub use message::{AppendOutcome, ConflictHint, DenyReason, Envelope, FetchOutcome, Message};
 pub use raft::Raft;
 pub use rules::Rules;
 pub use term_map::TermMap;

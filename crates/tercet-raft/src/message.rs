@@ -52,6 +52,10 @@ impl Envelope {
             Message::LearnerReply { outcome: of } => of.as_ref().is_none_or(outcome),
             Message::HeartbeatReply { round } => fits(*round),
             Message::ReadIndexReply { index, .. } => index.is_none_or(|index| fits(index.0)),
+            Message::Fetch { pos: at } => pos(*at),
+            Message::FetchReply { pos: at, outcome } => {
+                pos(*at) && !matches!(outcome, FetchOutcome::Whole(meta) if meta.term != at.term)
+            }
             Message::PreVoteReply { .. }
             | Message::VoteReply { .. }
             | Message::Rejoin
@@ -130,6 +134,18 @@ pub enum Message {
     },
     /// A quarantined node asks to become a voter again (protocol RJ, step 3).
     Rejoin,
+    /// This node's copy of an entry is damaged: does the receiver have it?
+    Fetch {
+        /// Which.
+        pos: LogPos,
+    },
+    /// The answer to [`Message::Fetch`].
+    FetchReply {
+        /// Which.
+        pos: LogPos,
+        /// What the sender holds.
+        outcome: FetchOutcome,
+    },
     /// The leader hands over: campaign at once (thesis §3.10).
     TimeoutNow,
     /// A read barrier that a follower passes on to the leader.
@@ -144,6 +160,17 @@ pub enum Message {
         /// Once this is applied, a read is linearizable; `None` if this node does not lead.
         index: Option<Index>,
     },
+}
+
+/// What a node holds of an entry that a peer asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
+pub enum FetchOutcome {
+    /// The entry, whole: its bytes travel with the message.
+    Whole(EntryMeta),
+    /// The entry, but its bytes are damaged here too.
+    Damaged,
+    /// Another entry, or none. Never said by a node that lost its memory: it may have had it.
+    Absent,
 }
 
 /// The outcome of an [`Message::Append`].

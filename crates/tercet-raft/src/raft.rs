@@ -12,6 +12,7 @@ use crate::io::{
 use crate::leader::Leader;
 use crate::membership::quorum;
 use crate::message::{Envelope, Message};
+use crate::repair::Repairs;
 use crate::term_map::TermMap;
 use crate::types::{
     EntryKind, EntryMeta, HardState, Incarnation, Index, LogPos, NodeId, NodeSet, Term, Time,
@@ -27,6 +28,10 @@ pub struct Raft {
     pub(crate) log: TermMap,
     /// The Readmit entries in the log.
     pub(crate) readmits: BTreeMap<Index, (NodeId, Incarnation)>,
+    /// The entries whose bytes are damaged.
+    pub(crate) repairs: Repairs,
+    /// Up to here this log agrees with that of the leader of this term, as its messages showed.
+    pub(crate) agreed: (Term, Index),
     pub(crate) commit: Index,
     pub(crate) applied: Index,
     pub(crate) durable: Index,
@@ -109,6 +114,8 @@ impl Raft {
             durable: log.last().index,
             log,
             readmits: recovered.readmits,
+            repairs: Repairs::new(recovered.faulty, now),
+            agreed: (Term(0), Index::ZERO),
             commit: recovered.commit,
             applied: recovered.commit,
             role,
@@ -164,6 +171,8 @@ impl Raft {
             }
             Input::SetRules { rules } => self.config.rules = rules,
             Input::LinkLost { peer } => self.on_link_lost(peer),
+            Input::Faulty { index } => self.on_faulty(index),
+            Input::Repaired { index, kind } => self.on_repaired(index, kind),
             Input::Admitted => self.on_admitted(),
         }
         crate::invariants::check_state(self);
@@ -185,7 +194,7 @@ impl Raft {
         };
         let asked = self.forwarded.asked.as_ref().map(|(.., until)| *until);
         let handed = self.handed_over.map(|(_, until)| until);
-        own.into_iter().chain(asked).chain(handed).min()
+        own.into_iter().chain(asked).chain(handed).chain(self.repairs.poll_timeout()).min()
     }
 
     // --- what can be seen ---
@@ -284,6 +293,7 @@ impl Raft {
             members: self.members(),
             transferring_to: leading.and_then(|leader| leader.transfer.map(|transfer| transfer.to)),
             heartbeat_override: self.heartbeat_override(),
+            faulty: self.faulty_status(),
             election_at: match self.role {
                 Role::Leader(_) | Role::Quarantined(_) => None,
                 Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
@@ -369,6 +379,10 @@ impl Raft {
             | Message::Rejoin => {
                 self.lead_receive(from, envelope.from_incarnation, &envelope.message);
             }
+            Message::Fetch { pos } => self.on_fetch(from, pos),
+            Message::FetchReply { pos, outcome } => {
+                self.on_fetch_reply(from, term, pos, outcome);
+            }
             Message::TimeoutNow => self.on_timeout_now(),
             Message::ReadIndex { id } => self.on_read_index(from, id),
             Message::ReadIndexReply { id, index } => self.on_read_index_reply(id, index),
@@ -395,7 +409,11 @@ impl Raft {
         }
         let speaks = matches!(
             envelope.message,
-            Message::Append { .. } | Message::Heartbeat { .. } | Message::ReadIndexReply { .. }
+            Message::Append { .. }
+                | Message::Heartbeat { .. }
+                | Message::ReadIndexReply { .. }
+                | Message::Fetch { .. }
+                | Message::FetchReply { .. }
         );
         (matches!(self.role, Role::Quarantined(_)) && !speaks).then_some(DropReason::Muted)
     }
@@ -409,6 +427,8 @@ impl Raft {
             Message::Vote { transfer, .. } => *transfer || self.alive_leader().is_none(),
             // A quarantined node has no say, not even about terms.
             Message::LearnerReply { .. } | Message::Rejoin => false,
+            // Bytes of an entry have nothing to do with terms.
+            Message::Fetch { .. } | Message::FetchReply { .. } => false,
             Message::PreVoteReply { denied: Some(_) }
             | Message::VoteReply { .. }
             | Message::Append { .. }
@@ -526,6 +546,7 @@ impl Raft {
             let to = self.log.last().index;
             self.log.truncate(from);
             self.readmits.split_off(&from);
+            self.repairs.truncate(from);
             // What was on its way to the disk behind the cut is not what stands there now.
             self.durable = self.durable.min(from.prev());
             for (_, last) in &mut self.writes {
@@ -675,6 +696,7 @@ impl Raft {
             self.event(Event::TransferGivenUp { to });
             self.outputs.push_back(Output::TransferEnded { result: Err(TransferError::TimedOut) });
         }
+        self.repair_timeout();
         match &self.role {
             Role::Leader(_) => self.lead_timeout(),
             Role::Quarantined(quarantine) => {

@@ -15,8 +15,8 @@ use proptest::test_runner::TestRunner;
 use tercet_raft::invariants::{check_state, check_step};
 use tercet_raft::{
     AppendOutcome, BarrierId, Config, ConflictHint, DenyReason, EntryKind, EntryMeta, Envelope,
-    Event, Incarnation, Index, Input, LogPos, Message, NodeId, Output, Profile, Proposal,
-    ProposalId, Raft, Recovered, RoleKind, Rules, Term, Time, WriteId,
+    Event, FetchOutcome, Incarnation, Index, Input, LogPos, Message, NodeId, Output, Profile,
+    Proposal, ProposalId, Raft, Recovered, RoleKind, Rules, Term, Time, WriteId,
 };
 
 fn index() -> impl Strategy<Value = Index> {
@@ -70,6 +70,14 @@ fn denied() -> impl Strategy<Value = Option<DenyReason>> {
     ]
 }
 
+fn fetched() -> impl Strategy<Value = FetchOutcome> {
+    prop_oneof![
+        1 => meta().prop_map(FetchOutcome::Whole),
+        1 => Just(FetchOutcome::Damaged),
+        3 => Just(FetchOutcome::Absent),
+    ]
+}
+
 fn message() -> impl Strategy<Value = Message> {
     let entries = prop::collection::vec(meta(), 0..4);
     prop_oneof![
@@ -87,6 +95,8 @@ fn message() -> impl Strategy<Value = Message> {
         1 => prop::option::of(outcome()).prop_map(|outcome| Message::LearnerReply { outcome }),
         1 => Just(Message::Rejoin),
         1 => Just(Message::TimeoutNow),
+        1 => pos().prop_map(|pos| Message::Fetch { pos }),
+        2 => (pos(), fetched()).prop_map(|(pos, outcome)| Message::FetchReply { pos, outcome }),
         1 => (0_u64..4).prop_map(|id| Message::ReadIndex { id }),
         1 => (0_u64..4, prop::option::of(index()))
             .prop_map(|(id, index)| Message::ReadIndexReply { id, index }),
@@ -113,6 +123,7 @@ fn input() -> impl Strategy<Value = Input> {
     prop_oneof![
         12 => envelope().prop_map(Input::Receive),
         2 => Just(Input::Timeout),
+        1 => index().prop_map(|index| Input::Faulty { index }),
         1 => Just(Input::Campaign),
         2 => (1_usize..4).prop_map(|count| {
             let proposal = |n: usize| Proposal { id: ProposalId(n as u64), bytes: 100 };
@@ -175,7 +186,12 @@ impl Driven {
                 }
                 Output::Admit { .. } => self.raft.step(self.now, Input::Admitted),
                 Output::Event(event) => self.note(&event),
+                Output::Repair { pos } => {
+                    let (index, kind) = (pos.index, EntryKind::Payload);
+                    self.raft.step(self.now, Input::Repaired { index, kind });
+                }
                 Output::Send(_)
+                | Output::SendFetched { .. }
                 | Output::Commit { .. }
                 | Output::Accepted { .. }
                 | Output::Refused { .. }
@@ -255,6 +271,18 @@ impl Driven {
             Message::AppendReply { outcome: AppendOutcome::Rejected { prev, .. }, .. }
             | Message::LearnerReply { outcome: Some(AppendOutcome::Rejected { prev, .. }) } => {
                 prev.index = Index(prev.index.0 % (own.index.0 + 2));
+            }
+            // Half of the questions and answers are about entries that are here.
+            Message::Fetch { pos } | Message::FetchReply { pos, .. } => {
+                if pos.index.0 % 2 == 0 {
+                    pos.index = Index(pos.index.0 % (own.index.0 + 1));
+                    pos.term = raft.term_at(pos.index).unwrap();
+                }
+                if let Message::FetchReply { outcome: FetchOutcome::Whole(meta), .. } =
+                    &mut envelope.message
+                {
+                    meta.term = Term(meta.term.0.min(raft.term().0));
+                }
             }
             Message::PreVote { .. }
             | Message::PreVoteReply { .. }

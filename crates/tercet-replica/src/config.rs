@@ -36,6 +36,9 @@ pub struct ReplicaConfig {
     pub inflight_messages_max: usize,
     /// The most bytes of entries that a leader holds uncommitted.
     pub uncommitted_bytes_max: u64,
+    /// How many bytes a second of old entries are read again, to find damage before somebody needs
+    /// them; 0 for none.
+    pub scrub_bytes_per_second: u64,
     /// How the write-ahead log is laid out.
     pub wal: WalOptions,
 }
@@ -58,6 +61,7 @@ impl ReplicaConfig {
             inflight_bytes_max: 8 << 20,
             inflight_messages_max: 256,
             uncommitted_bytes_max: 64 << 20,
+            scrub_bytes_per_second: 1 << 20,
             wal: WalOptions::default(),
         }
     }

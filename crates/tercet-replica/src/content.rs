@@ -1,7 +1,7 @@
 //! What is in an entry: its bytes, as the core sees them, and as people do.
 
 use bytes::{Bytes, BytesMut};
-use tercet_raft::{EntryKind, EntryMeta, Envelope, Incarnation, Message, NodeId};
+use tercet_raft::{EntryKind, EntryMeta, Envelope, FetchOutcome, Incarnation, Message, NodeId};
 use tercet_wal::{ENTRY_HEADER_BYTES, Entry, EntryHeader, encode_entry};
 
 use crate::record::{RecordsError, records_of};
@@ -31,6 +31,8 @@ pub enum LoggedContent {
     Noop,
     /// The readmission of a node.
     Readmit(NodeId),
+    /// Not known: the bytes are damaged, and have not been fetched from a peer yet.
+    Damaged,
     /// Records, with the request that submitted them.
     Records {
         /// The request's id.
@@ -88,6 +90,10 @@ pub(crate) fn metas_match(envelope: &Envelope, entries: &[Entry]) -> bool {
                     |((entry, meta), index)| entry.header.index == index && meta_of(entry) == *meta,
                 )
         }
+        Message::FetchReply { pos, outcome: FetchOutcome::Whole(meta) } => {
+            matches!(entries, [entry]
+                if entry.header.index == pos.index.0 && meta_of(entry) == *meta)
+        }
         Message::PreVote { .. }
         | Message::PreVoteReply { .. }
         | Message::Vote { .. }
@@ -99,6 +105,8 @@ pub(crate) fn metas_match(envelope: &Envelope, entries: &[Entry]) -> bool {
         | Message::Rejoin
         | Message::TimeoutNow
         | Message::ReadIndex { .. }
-        | Message::ReadIndexReply { .. } => entries.is_empty(),
+        | Message::ReadIndexReply { .. }
+        | Message::Fetch { .. }
+        | Message::FetchReply { .. } => entries.is_empty(),
     }
 }

@@ -70,9 +70,10 @@ pub(crate) fn io(op: &'static str) -> impl FnOnce(std::io::Error) -> OpenError {
 
 pub(crate) fn fatal(error: WalError) -> Fatal {
     match error {
-        WalError::Lost { .. } | WalError::Corrupt { .. } | WalError::Missing { .. } => {
-            Fatal::LostMemory(error.to_string())
-        }
+        WalError::Lost { .. }
+        | WalError::Corrupt { .. }
+        | WalError::Missing { .. }
+        | WalError::Faulty { .. } => Fatal::LostMemory(error.to_string()),
         WalError::Io { .. } | WalError::Newer { .. } | WalError::Poisoned | WalError::Full => {
             Fatal::Disk(error.to_string())
         }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::time::Duration;
 
-use tercet_raft::{AppendOutcome, Envelope, Message, NodeId};
+use tercet_raft::{AppendOutcome, Envelope, FetchOutcome, Message, NodeId};
 
 use crate::io::PeerMessage;
 
@@ -30,6 +30,8 @@ pub enum MessageKind {
     TimeoutNow,
     ReadIndex,
     ReadIndexReply,
+    Fetch,
+    FetchReply,
 }
 
 impl MessageKind {
@@ -51,6 +53,8 @@ impl MessageKind {
                 Message::TimeoutNow => Self::TimeoutNow,
                 Message::ReadIndex { .. } => Self::ReadIndex,
                 Message::ReadIndexReply { .. } => Self::ReadIndexReply,
+                Message::Fetch { .. } => Self::Fetch,
+                Message::FetchReply { .. } => Self::FetchReply,
             },
         }
     }
@@ -61,7 +65,7 @@ impl MessageKind {
     }
 
     /// All kinds.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::Form,
         Self::PreVote,
         Self::PreVoteReply,
@@ -76,6 +80,8 @@ impl MessageKind {
         Self::TimeoutNow,
         Self::ReadIndex,
         Self::ReadIndexReply,
+        Self::Fetch,
+        Self::FetchReply,
     ];
 
     /// The kind's name, as scripts write it.
@@ -95,6 +101,8 @@ impl MessageKind {
             Self::TimeoutNow => "TimeoutNow",
             Self::ReadIndex => "ReadIndex",
             Self::ReadIndexReply => "ReadIndexReply",
+            Self::Fetch => "Fetch",
+            Self::FetchReply => "FetchReply",
         }
     }
 }
@@ -360,6 +368,12 @@ pub fn describe(message: &PeerMessage) -> String {
         Message::TimeoutNow => "TimeoutNow".to_owned(),
         Message::ReadIndex { .. } => "ReadIndex".to_owned(),
         Message::ReadIndexReply { .. } => "ReadIndexReply".to_owned(),
+        Message::Fetch { pos } => format!("Fetch {pos}"),
+        Message::FetchReply { pos, outcome } => match outcome {
+            FetchOutcome::Whole(_) => format!("FetchReply {pos} whole"),
+            FetchOutcome::Damaged => format!("FetchReply {pos} damaged here too"),
+            FetchOutcome::Absent => format!("FetchReply {pos} not here"),
+        },
     };
     format!("{from}→{to} @{term} {what}")
 }

@@ -77,6 +77,9 @@ pub enum SubmitError {
     Overloaded,
     /// The disk is full; not appended.
     DiskFull,
+    /// A part of this node's log is damaged and being fetched from the others: whether it holds
+    /// the request already is not known. Not appended.
+    Repairing,
     /// The first record would get another sequence number; not appended.
     Conflict {
         /// The one it would get.
@@ -104,7 +107,13 @@ pub struct Record {
 pub enum ReadError {
     /// The log failed; the node is about to stop.
     #[error(transparent)]
-    Wal(#[from] WalError),
+    Wal(WalError),
+    /// An entry is damaged here, and is being fetched from the others: ask again.
+    #[error("entry {index} is damaged on this node and is being fetched from the others")]
+    Damaged {
+        /// Its index.
+        index: u64,
+    },
     /// An entry is not what its header says.
     #[error(transparent)]
     Records(#[from] RecordsError),
@@ -190,4 +199,19 @@ pub struct ReplicaStatus {
     pub window_len: usize,
     /// Why `values.log` cannot be written, if it cannot.
     pub values_error: Option<String>,
+}
+
+impl From<WalError> for ReadError {
+    fn from(error: WalError) -> Self {
+        match error {
+            WalError::Faulty { index, .. } => Self::Damaged { index },
+            error @ (WalError::Io { .. }
+            | WalError::Corrupt { .. }
+            | WalError::Missing { .. }
+            | WalError::Newer { .. }
+            | WalError::Poisoned
+            | WalError::Full
+            | WalError::Lost { .. }) => Self::Wal(error),
+        }
+    }
 }

@@ -228,6 +228,11 @@ impl<F: DiskFile> Check<F> {
         self.values.written
     }
 
+    /// The next entry cannot be read: nothing from here on can be compared.
+    pub(crate) fn stop(&mut self) {
+        self.differs = true;
+    }
+
     /// Cuts what the log does not confirm. Says how many bytes that were.
     pub(crate) fn finish(self) -> io::Result<(ValuesFile<F>, u64)> {
         let cut = self.file_bytes - self.values.bytes;

@@ -74,6 +74,16 @@ impl Window {
         self.order.push_back((seen.index, id, time_ms));
     }
 
+    /// An entry in mid-log, whose request was not known, is whole again.
+    pub(crate) fn insert_between(&mut self, id: u128, time_ms: u64, seen: Seen) {
+        if self.by_id.contains_key(&id) {
+            return;
+        }
+        let at = self.order.partition_point(|(index, ..)| *index < seen.index);
+        self.by_id.insert(id, seen);
+        self.order.insert(at, (seen.index, id, time_ms));
+    }
+
     /// The log was cut from `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
         while let Some((index, id, _)) = self.order.back().copied() {

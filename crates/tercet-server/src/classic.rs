@@ -91,7 +91,7 @@ fn lines_of(node: NodeId, entry: &LoggedEntry) -> impl Iterator<Item = String> {
     let LoggedEntry { index, term, content } = entry;
     let values = match content {
         LoggedContent::Records { values, .. } => values.as_slice(),
-        LoggedContent::Noop | LoggedContent::Readmit(_) => &[],
+        LoggedContent::Noop | LoggedContent::Readmit(_) | LoggedContent::Damaged => &[],
     };
     values.iter().map(move |value| {
         let mut text = Vec::new();

@@ -16,9 +16,12 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use std::{fs, io};
 
 use tercet_client::{ApiError, Outcome, Reason, v1};
-use tercet_raft::{NodeId, ProgressKind, RoleKind, Time, TransferError};
+use tercet_raft::{
+    FaultyEntry, LogPos, NodeId, NodeSet, ProgressKind, RoleKind, Time, TransferError,
+};
 use tercet_replica::{
-    Effect, Fatal, IdentityState, OpenError, PeerMessage, Replica, ReplicaConfig, SubmitError,
+    Effect, Fatal, IdentityState, OpenError, PeerMessage, ReadError, Replica, ReplicaConfig,
+    SubmitError,
 };
 use tercet_wal::{FileDisk, WalOptions};
 use tokio::net::TcpListener;
@@ -794,6 +797,13 @@ impl Driver<'_> {
                 error.retry_after_ms = Some(1000);
                 error
             }
+            SubmitError::Repairing => {
+                let why = "a part of the leader's log is damaged and being fetched from the others: \
+                           try again later";
+                let mut error = ApiError::new(Reason::Overloaded, why);
+                error.retry_after_ms = Some(20);
+                error
+            }
             SubmitError::Conflict { next_seq } => {
                 let why = format!("the next sequence number is {next_seq}");
                 let mut error = ApiError::new(Reason::Conflict, why);
@@ -841,7 +851,12 @@ impl Driver<'_> {
                 .map(|record| Record { seq: record.seq, value: record.value })
                 .collect()),
             Err(error) => {
-                let error = ApiError::new(Reason::Internal, error.to_string());
+                let reason = match error {
+                    ReadError::Damaged { .. } => Reason::Overloaded,
+                    ReadError::Wal(_) | ReadError::Records(_) => Reason::Internal,
+                };
+                let mut error = ApiError::new(reason, error.to_string());
+                error.retry_after_ms = (reason == Reason::Overloaded).then_some(50);
                 Err(error.with_outcome(Outcome::NotAppended))
             }
         }
@@ -863,6 +878,9 @@ impl Driver<'_> {
         }
         if status.disk_full {
             problems.push("the disk is full: new records are refused".to_owned());
+        }
+        if let Some(raft) = raft {
+            problems.extend(damage(&raft.faulty));
         }
         if let Some(error) = &status.values_error {
             problems.push(format!("values.log cannot be written: {error}"));
@@ -917,6 +935,35 @@ impl Driver<'_> {
             uptime_ms: u64::try_from(self.desk.started.elapsed().as_millis()).unwrap_or(u64::MAX),
         }
     }
+}
+
+/// What is wrong with the log on this disk, in words.
+fn damage(faulty: &[FaultyEntry]) -> Option<String> {
+    let first = faulty.first()?;
+    let LogPos { term, index } = first.pos;
+    let nodes = |nodes: NodeSet| {
+        let list: Vec<String> = nodes.iter().map(|node| node.to_string()).collect();
+        list.join(" and ")
+    };
+    let mut text = format!("entry {index} (term {term}) is damaged on this disk");
+    if !first.damaged_on.is_empty() {
+        text.push_str(&format!(", on {} too", nodes(first.damaged_on)));
+    }
+    if !first.absent_on.is_empty() {
+        text.push_str(&format!(", and {} never had it", nodes(first.absent_on)));
+    }
+    if first.damaged_on.is_empty() {
+        text.push_str(": it is being fetched from the others");
+    } else {
+        text.push_str(
+            ": it can be repaired only from a node with a whole copy; start those that are down, \
+             and delete no directory",
+        );
+    }
+    if faulty.len() > 1 {
+        text.push_str(&format!(" ({} more are damaged)", faulty.len() - 1));
+    }
+    Some(text)
 }
 
 fn delete_files(dir: &Path) -> io::Result<()> {

@@ -187,6 +187,7 @@ pub(crate) fn logged(entry: LoggedEntry) -> v1::LoggedEntry {
     let mut logged = v1::LoggedEntry { index, term, ..v1::LoggedEntry::default() };
     match content {
         LoggedContent::Noop => "noop".clone_into(&mut logged.kind),
+        LoggedContent::Damaged => "damaged".clone_into(&mut logged.kind),
         LoggedContent::Readmit(node) => {
             "readmit".clone_into(&mut logged.kind);
             logged.node = u32::from(node.slot());

@@ -8,9 +8,9 @@ use std::time::Duration;
 
 use tercet_raft::invariants::{check_cluster, check_step};
 use tercet_raft::{
-    AppendOutcome, BarrierId, Config, EntryKind, EntryMeta, Envelope, Event, HardState,
-    Incarnation, Index, Input, LogPos, Message, NodeId, Output, PeerStatus, Profile, Proposal,
-    ProposalId, Raft, Recovered, RoleKind, Rules, Term, Time, Write, WriteId,
+    AppendOutcome, BarrierId, Config, EntryKind, EntryMeta, Envelope, Event, FetchOutcome,
+    HardState, Incarnation, Index, Input, LogPos, Message, NodeId, Output, PeerStatus, Profile,
+    Proposal, ProposalId, Raft, Recovered, RoleKind, Rules, Term, Time, Write, WriteId,
 };
 
 pub(crate) fn node(slot: u8) -> NodeId {
@@ -31,6 +31,8 @@ pub(crate) struct TestDisk {
     pub(crate) log: Vec<Entry>,
     pending: VecDeque<(Write, Vec<Entry>)>,
     pub(crate) quarantined: bool,
+    /// The indexes of entries whose bytes are damaged.
+    pub(crate) damaged: BTreeSet<u64>,
 }
 
 impl TestDisk {
@@ -40,6 +42,7 @@ impl TestDisk {
         }
         if let Some(from) = write.truncate_from {
             self.log.truncate(usize::try_from(from.0 - 1).unwrap());
+            self.damaged.split_off(&from.0);
         }
         if !entries.is_empty() {
             assert_eq!(write.first.0, self.log.len() as u64 + 1, "entries continue the log");
@@ -58,6 +61,7 @@ impl TestDisk {
             }
             recovered.last = Index(index);
         }
+        recovered.faulty = self.damaged.iter().copied().map(Index).collect();
         recovered
     }
 }
@@ -299,7 +303,10 @@ impl Net {
                         panic!("entries travel in an Append");
                     };
                     let first = usize::try_from(prev.index.0).unwrap();
-                    let until = usize::try_from(last.0).unwrap();
+                    // Damaged entries cannot be sent, nor what follows them.
+                    let readable = target.disk.damaged.range(first as u64 + 1..).next();
+                    let until = readable.map_or(last.0, |damaged| last.0.min(damaged - 1));
+                    let until = usize::try_from(until).unwrap().max(first);
                     // Every entry weighs 100 bytes here.
                     let fits = usize::try_from((bytes_max / 100).max(1)).unwrap();
                     let slice: Vec<Entry> =
@@ -308,8 +315,29 @@ impl Net {
                     let payloads = slice.iter().map(|entry| entry.payload).collect();
                     let sent = Index((first + slice.len()) as u64);
                     let bytes = 100 * slice.len() as u64;
-                    self.wire.push_back(Packet { envelope, payloads });
+                    if !slice.is_empty() {
+                        self.wire.push_back(Packet { envelope, payloads });
+                    }
                     target.raft.as_mut().unwrap().step(now, Input::Sent { to, last: sent, bytes });
+                }
+                Output::SendFetched { mut envelope, pos } => {
+                    if target.disk.damaged.contains(&pos.index.0) {
+                        let input = Input::Faulty { index: pos.index };
+                        target.raft.as_mut().unwrap().step(now, input);
+                        continue;
+                    }
+                    let entry = target.log[usize::try_from(pos.index.0 - 1).unwrap()];
+                    let outcome = FetchOutcome::Whole(entry.meta);
+                    envelope.message = Message::FetchReply { pos, outcome };
+                    self.wire.push_back(Packet { envelope, payloads: vec![entry.payload] });
+                }
+                Output::Repair { pos } => {
+                    let entry = target.log[usize::try_from(pos.index.0 - 1).unwrap()];
+                    let payload = target.incoming.get(&pos.index.0);
+                    assert_eq!(payload, Some(&entry.payload), "{id}: {pos} is one entry");
+                    target.disk.damaged.remove(&pos.index.0);
+                    let input = Input::Repaired { index: pos.index, kind: entry.meta.kind };
+                    target.raft.as_mut().unwrap().step(now, input);
                 }
                 Output::Commit { last } => self.apply(id, last),
                 Output::Accepted { pos, id: proposal } => {
@@ -410,6 +438,8 @@ impl Net {
         target.incoming.clear();
         if let Message::Append { prev, .. } = &envelope.message {
             target.incoming = (prev.index.0 + 1..).zip(payloads).collect();
+        } else if let Message::FetchReply { pos, .. } = &envelope.message {
+            target.incoming = std::iter::once(pos.index.0).zip(payloads).collect();
         }
         self.step(to.slot(), Input::Receive(envelope));
     }

@@ -7,11 +7,13 @@
 
 mod open;
 mod read;
+mod repair;
 mod running;
 mod submit;
 mod values;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -22,9 +24,10 @@ use tercet_raft::{
 use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry, Room, Wal, WalError};
 
 use self::open::LOST_DIR;
+use self::repair::Scrub;
 use self::submit::Considered;
 use crate::config::ReplicaConfig;
-use crate::content::{LoggedEntry, logged_entry, metas_match};
+use crate::content::{LoggedContent, LoggedEntry, logged_entry, metas_match};
 use crate::error::{Fatal, fatal, open_failed};
 use crate::forming::{FormMessage, Forming, answer_as_member, later_generation};
 use crate::identity::{Generation, Identity, IdentityState};
@@ -109,6 +112,13 @@ struct Running<D: Disk> {
     barriers: BTreeMap<u64, Vec<u64>>,
     next_proposal: u64,
     disk_full: bool,
+    /// The bytes of damaged entries that arrived: written with the next flush.
+    repairs: Vec<Entry>,
+    /// Damaged entries with records that the window of request ids should know.
+    unknown_requests: BTreeSet<u64>,
+    /// An entry that a read found damaged.
+    suspect: Cell<Option<u64>>,
+    scrub: Scrub,
     check_files_at: Time,
 }
 
@@ -215,6 +225,7 @@ impl<D: Disk> Replica<D> {
                 if now >= running.check_files_at {
                     running.check_files_at = now.after(FILES_INTERVAL);
                     self.check_files()?;
+                    self.look_for_damage(now)?;
                 }
                 if self.running().is_some_and(|r| r.raft.poll_timeout().is_some_and(|at| at <= now))
                 {
@@ -476,7 +487,16 @@ impl<D: Disk> Replica<D> {
         let last = running.wal.last_index();
         let mut next = from.max(running.wal.first_index());
         while next <= last && logged.len() < limit {
-            for entry in running.wal.read(&self.disk, next, last, 1 << 20)? {
+            let read = match running.wal.read(&self.disk, next, last, 1 << 20) {
+                Err(WalError::Faulty { index, .. }) => {
+                    let term = running.raft.term_at(Index(index)).map_or(0, |term| term.0);
+                    logged.push(LoggedEntry { index, term, content: LoggedContent::Damaged });
+                    next = index + 1;
+                    continue;
+                }
+                read => read?,
+            };
+            for entry in read {
                 next = entry.header.index + 1;
                 if logged.len() < limit {
                     logged.push(logged_entry(&entry)?);
@@ -488,7 +508,9 @@ impl<D: Disk> Replica<D> {
 
     /// Whether [`Self::flush`] has something to do.
     pub fn needs_flush(&self) -> bool {
-        self.running().is_some_and(|running| running.staged.is_some() || running.values_behind())
+        self.running().is_some_and(|running| {
+            running.staged.is_some() || !running.repairs.is_empty() || running.values_behind()
+        })
     }
 
     /// Puts all that is staged on disk with one sync, tells the core, applies what is committed,
@@ -514,6 +536,7 @@ impl<D: Disk> Replica<D> {
             running.staged = None;
             self.step(now, Input::Durable { write }, Incoming::default())?;
         }
+        self.write_repairs(now)?;
         let Phase::Running(running) = &mut self.phase else {
             return Ok(());
         };
@@ -572,7 +595,9 @@ impl<D: Disk> Replica<D> {
         running.raft.step(now, input);
         while let Some(output) = running.raft.poll_output() {
             match output {
-                Output::Write(write) => running.stage(&write, &mut incoming, &mut self.disk)?,
+                Output::Write(write) => {
+                    running.stage(&write, &mut incoming, &mut self.disk, &mut self.effects)?;
+                }
                 Output::Send(envelope) => {
                     let to = envelope.to;
                     let cluster_id = running.cluster_id;
@@ -583,6 +608,15 @@ impl<D: Disk> Replica<D> {
                     let connected = self.connected.contains(envelope.to);
                     let effects = &mut self.effects;
                     running.send(now, envelope, last, bytes_max, connected, &self.disk, effects)?;
+                }
+                Output::SendFetched { envelope, pos } => {
+                    running.send_fetched(now, envelope, pos, &self.disk, &mut self.effects)?;
+                }
+                Output::Repair { pos } => {
+                    let found = incoming.entries.iter().find(|entry| {
+                        (entry.header.term, entry.header.index) == (pos.term.0, pos.index.0)
+                    });
+                    running.repairs.extend(found.cloned());
                 }
                 Output::Commit { last } => {
                     running.apply(last.0, &self.disk, &mut self.effects)?;

@@ -1,10 +1,12 @@
 //! Opening a node's directory, forming the cluster, and beginning to run Raft.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::cell::Cell;
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tercet_raft::{Config, EntryKind, Incarnation, Index, NodeId, NodeSet, Raft, Time};
 use tercet_wal::{Disk, Wal, WalError};
 
+use super::repair::{Scrub, entries};
 use super::{FILES_INTERVAL, Phase, Readmits, Replica, Running, Tail};
 use crate::config::ReplicaConfig;
 use crate::content::kind_of;
@@ -220,10 +222,22 @@ impl<D: Disk> Replica<D> {
             barriers: BTreeMap::new(),
             next_proposal: 1,
             disk_full: false,
+            repairs: Vec::new(),
+            unknown_requests: BTreeSet::new(),
+            suspect: Cell::new(None),
+            scrub: Scrub::new(now),
             check_files_at: now.after(FILES_INTERVAL),
         };
         let (readmits, cut) = running.walk(&mut self.disk)?;
-        if cut > 0 {
+        let faulty: BTreeSet<Index> = running.wal.faulty().map(|(index, _)| Index(index)).collect();
+        if let Some(first) = faulty.first() {
+            self.effects.push_back(Effect::Warning(format!(
+                "{} of the log are damaged on this disk, the first is entry {first}: asking the \
+                 others for them",
+                entries(faulty.len())
+            )));
+        }
+        if cut > 0 && faulty.is_empty() {
             self.effects.push_back(Effect::Warning(format!(
                 "values.log differed from the log in its last {cut} bytes: made again from there"
             )));
@@ -240,6 +254,7 @@ impl<D: Disk> Replica<D> {
                 .collect(),
             last: Index(recovered.last_index),
             readmits,
+            faulty,
             commit: Index::ZERO,
         };
         running.raft = Raft::new(self.raft_config(), recovered, now);
@@ -291,7 +306,20 @@ impl<D: Disk> Running<D> {
         let window_from = last.saturating_sub(self.window_limits.count_max as u64);
         let mut next = self.wal.first_index();
         while next <= last {
-            for entry in self.wal.read(disk, next, last, WALK_BYTES)? {
+            let read = match self.wal.read(disk, next, last, WALK_BYTES) {
+                Ok(read) => read,
+                Err(WalError::Faulty { index, .. }) => {
+                    // Read whole a moment ago, and damaged now: from here on known as such.
+                    self.wal.note_faulty(index)?;
+                    let header = self.wal.header(disk, index)?;
+                    self.note_damaged_entry(&header, index > window_from);
+                    check.stop();
+                    next = index + 1;
+                    continue;
+                }
+                Err(error) => return Err(error.into()),
+            };
+            for entry in read {
                 next = entry.header.index + 1;
                 check.entry(&entry).map_err(io("read values.log"))?;
                 if let EntryKind::Readmit { node, incarnation } = kind_of(&entry) {

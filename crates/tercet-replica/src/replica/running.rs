@@ -3,12 +3,12 @@
 use std::collections::VecDeque;
 
 use tercet_raft::{EntryKind, EntryMeta, Envelope, Index, Input, Message, NodeId, Time, Write};
-use tercet_wal::{Batch, Disk, Entry, EntryHeader, HardState};
+use tercet_wal::{Batch, Disk, Entry, EntryHeader, HardState, WalError};
 
 use super::{Incoming, Running};
 use crate::content::{KIND_NOOP, KIND_READMIT, make_entry, meta_of};
 use crate::error::{Fatal, fatal};
-use crate::io::{Effect, PeerMessage};
+use crate::io::{Effect, PeerMessage, SubmitError};
 use crate::record::records_of;
 use crate::window::Seen;
 
@@ -33,9 +33,10 @@ impl<D: Disk> Running<D> {
         write: &Write,
         incoming: &mut Incoming,
         disk: &mut D,
+        effects: &mut VecDeque<Effect>,
     ) -> Result<(), Fatal> {
         if let Some(from) = write.truncate_from {
-            self.truncate(from.0, disk)?;
+            self.truncate(from.0, disk, effects)?;
         }
         let mut entries = Vec::with_capacity(write.entries.len());
         for (meta, index) in write.entries.iter().zip(write.first.0..) {
@@ -74,7 +75,12 @@ impl<D: Disk> Running<D> {
     }
 
     /// The log is about to lose its tail from `from` on.
-    pub(super) fn truncate(&mut self, from: u64, disk: &mut D) -> Result<(), Fatal> {
+    pub(super) fn truncate(
+        &mut self,
+        from: u64,
+        disk: &mut D,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), Fatal> {
         assert!(from > self.applied, "what was applied is never cut: {from} ≤ {}", self.applied);
         self.window.truncate(from);
         if self.values.written() >= from {
@@ -82,14 +88,17 @@ impl<D: Disk> Running<D> {
             // else wrote them.
             self.rebuild_values(disk);
         }
-        for (_, lost) in self.pending.split_off(&from) {
-            debug_assert!(lost.is_empty(), "a leader never cuts its own log");
+        self.unknown_requests.split_off(&from);
+        // A leader never cuts its own log; one that has just stepped down may.
+        for pending in self.pending.split_off(&from).into_values().flatten() {
+            let result = Err(SubmitError::LeadershipLost);
+            effects.push_back(Effect::Submitted { tag: pending.tag, result });
         }
         let last = from - 1;
         self.tail.next_seq = if last < self.wal.first_index() {
             1
         } else {
-            let header = self.wal.header(disk, last).map_err(fatal)?;
+            let header = self.header_of(disk, last)?;
             header.first_seq + u64::from(header.record_count)
         };
         Ok(())
@@ -147,8 +156,14 @@ impl<D: Disk> Running<D> {
         let mut sent = prev.index;
         let mut bytes = 0;
         if connected {
-            let entries =
-                self.wal.read(disk, prev.index.0 + 1, last.0, bytes_max).map_err(fatal)?;
+            let entries = match self.wal.read(disk, prev.index.0 + 1, last.0, bytes_max) {
+                Err(WalError::Faulty { index, .. }) => {
+                    self.note_damage(now, index)?;
+                    self.raft.step(now, Input::Sent { to, last: sent, bytes });
+                    return Ok(());
+                }
+                read => read.map_err(fatal)?,
+            };
             for entry in &entries {
                 metas.push(meta_of(entry));
                 bytes += entry.frame.len() as u64;
@@ -172,7 +187,7 @@ impl<D: Disk> Running<D> {
         if last <= self.applied {
             return Ok(());
         }
-        let header = self.wal.header(disk, last).map_err(fatal)?;
+        let header = self.header_of(disk, last)?;
         self.applied = last;
         self.applied_next_seq = header.first_seq + u64::from(header.record_count);
         self.advance_values(disk, effects)?;

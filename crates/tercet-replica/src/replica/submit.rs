@@ -42,6 +42,9 @@ impl<D: Disk> Running<D> {
         if made_at_ms(submit.request_id).is_some_and(|made| made < self.window.horizon_ms()) {
             return Considered::Answer(Err(SubmitError::KeyExpired));
         }
+        if !self.unknown_requests.is_empty() {
+            return Considered::Answer(Err(SubmitError::Repairing));
+        }
         if self.disk_full {
             return Considered::Answer(Err(SubmitError::DiskFull));
         }

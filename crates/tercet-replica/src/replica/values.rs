@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tercet_wal::Disk;
+use tercet_wal::{Disk, WalError};
 
 use super::Running;
 use crate::error::{Fatal, fatal};
@@ -14,7 +14,9 @@ const VALUES_SLICE_BYTES: usize = 4 << 20;
 
 impl<D: Disk> Running<D> {
     pub(super) fn values_behind(&self) -> bool {
-        self.values_error.is_none() && self.values.written() < self.applied
+        let next = self.values.written() + 1;
+        // Behind a damaged entry the file waits until that is repaired.
+        self.values_error.is_none() && next <= self.applied && !self.wal.is_faulty(next)
     }
 
     /// Writes the next slice of `values.log`.
@@ -28,7 +30,16 @@ impl<D: Disk> Running<D> {
         {
             let next = self.values.written() + 1;
             let budget = (VALUES_SLICE_BYTES - self.values.pending_bytes()) as u64;
-            for entry in self.wal.read(disk, next, self.applied, budget).map_err(fatal)? {
+            let read = match self.wal.read(disk, next, self.applied, budget) {
+                Ok(read) => read,
+                Err(WalError::Faulty { index, .. }) => {
+                    self.wal.note_faulty(index).map_err(fatal)?;
+                    self.suspect.set(Some(index));
+                    break;
+                }
+                Err(error) => return Err(fatal(error)),
+            };
+            for entry in read {
                 if let Err(error) = self.values.append(&entry) {
                     return Err(Fatal::LostMemory(error.to_string()));
                 }

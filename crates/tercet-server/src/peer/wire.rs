@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use prost::Message as _;
 use tercet_raft::{
-    AppendOutcome, ConflictHint, DenyReason, EntryMeta, Envelope, Incarnation, Index, LogPos,
-    Message, NodeId, Term,
+    AppendOutcome, ConflictHint, DenyReason, EntryMeta, Envelope, FetchOutcome, Incarnation, Index,
+    LogPos, Message, NodeId, Term,
 };
 use tercet_replica::{FormMessage, Generation, PeerMessage, Recovery, Standing, Unstarted};
 use tercet_wal::Entry;
@@ -90,6 +90,9 @@ struct WireRaft {
     index: Option<u64>,
     #[prost(bytes = "bytes", tag = "16")]
     cluster_id: Bytes,
+    /// 1 whole, 2 damaged, 3 absent.
+    #[prost(uint32, tag = "17")]
+    fetched: u32,
 }
 
 /// Which generation of a cluster.
@@ -265,6 +268,19 @@ fn raft_to_wire(envelope: &Envelope) -> WireRaft {
             wire.index = index.map(|index| index.0);
             13
         }
+        Message::Fetch { pos: at } => {
+            wire.position = pos(*at);
+            14
+        }
+        Message::FetchReply { pos: at, outcome } => {
+            wire.position = pos(*at);
+            wire.fetched = match outcome {
+                FetchOutcome::Whole(_) => 1,
+                FetchOutcome::Damaged => 2,
+                FetchOutcome::Absent => 3,
+            };
+            15
+        }
     };
     wire
 }
@@ -292,6 +308,17 @@ fn raft_of(wire: &WireRaft, metas: Vec<EntryMeta>) -> Result<Envelope, WireError
         11 => Message::TimeoutNow,
         12 => Message::ReadIndex { id: wire.id },
         13 => Message::ReadIndexReply { id: wire.id, index: wire.index.map(Index) },
+        14 => Message::Fetch { pos: pos_of(wire.position.as_ref())? },
+        15 => {
+            let outcome = match (wire.fetched, metas.as_slice()) {
+                (1, [meta]) => FetchOutcome::Whole(*meta),
+                (1, _) => return Err(bad("an entry is missing")),
+                (2, _) => FetchOutcome::Damaged,
+                (3, _) => FetchOutcome::Absent,
+                (other, _) => return Err(bad(format!("outcome {other}"))),
+            };
+            Message::FetchReply { pos: pos_of(wire.position.as_ref())?, outcome }
+        }
         other => return Err(bad(format!("kind {other}"))),
     };
     let to_incarnation = if wire.to_incarnation.is_empty() {
