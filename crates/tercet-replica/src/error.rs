@@ -73,7 +73,9 @@ pub(crate) fn fatal(error: WalError) -> Fatal {
         WalError::Lost { .. }
         | WalError::Corrupt { .. }
         | WalError::Missing { .. }
-        | WalError::Faulty { .. } => Fatal::LostMemory(error.to_string()),
+        | WalError::Faulty { .. }
+        // At the next start the place would be as unwritable: the node gets a new log.
+        | WalError::Unrepairable { .. } => Fatal::LostMemory(error.to_string()),
         WalError::Io { .. } | WalError::Newer { .. } | WalError::Poisoned | WalError::Full => {
             Fatal::Disk(error.to_string())
         }

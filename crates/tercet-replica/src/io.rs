@@ -209,6 +209,7 @@ impl From<WalError> for ReadError {
             | WalError::Corrupt { .. }
             | WalError::Missing { .. }
             | WalError::Newer { .. }
+            | WalError::Unrepairable { .. }
             | WalError::Poisoned
             | WalError::Full
             | WalError::Lost { .. }) => Self::Wal(error),

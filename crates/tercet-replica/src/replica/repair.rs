@@ -75,10 +75,7 @@ impl<D: Disk> Replica<D> {
             return Ok(());
         }
         let arrived = std::mem::take(&mut running.repairs);
-        let repaired = running.wal.repair(&arrived).map_err(|error| {
-            // A place that cannot be written is no place for a log: the node gets a new one.
-            Fatal::LostMemory(format!("damaged entries cannot be written again: {error}"))
-        })?;
+        let repaired = running.wal.repair(&arrived).map_err(fatal)?;
         for entry in arrived.iter().filter(|entry| repaired.contains(&entry.header.index)) {
             let EntryHeader { index, first_seq, record_count, time_ms, .. } = entry.header;
             let Phase::Running(running) = &mut self.phase else {

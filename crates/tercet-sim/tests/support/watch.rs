@@ -26,6 +26,9 @@ pub(crate) struct Watch {
     /// Those of them whose log may be damaged by it: after a crash in a write, a node cannot always
     /// tell what was acknowledged (docs/wal-format.md, "What a crash leaves").
     suspects: BTreeSet<NodeId>,
+    /// Those of them that came back with entries of which they cannot tell whether a crash cut them
+    /// short: until the others have repaired or dropped them, nobody else may lose a memory.
+    damaged: BTreeSet<NodeId>,
     /// Every line of what happened, if somebody wants to compare.
     pub(crate) trace: Option<Vec<String>>,
 }
@@ -52,11 +55,13 @@ impl Watch {
                 identity.state == IdentityState::Voter && Some(identity.incarnation) != *had
             })
         });
-        self.muted.keys().chain(&self.suspects).collect::<BTreeSet<_>>().len()
+        self.damaged.retain(|id| world.status(*id).is_none_or(|raft| !raft.faulty.is_empty()));
+        let all = self.muted.keys().chain(&self.suspects).chain(&self.damaged);
+        all.collect::<BTreeSet<_>>().len()
     }
 
     pub(crate) fn is_muted(&self, id: NodeId) -> bool {
-        self.muted.contains_key(&id) || self.suspects.contains(&id)
+        self.muted.contains_key(&id) || self.suspects.contains(&id) || self.damaged.contains(&id)
     }
 
     /// A node's disk will fail it: that it stops then is no surprise.
@@ -85,6 +90,12 @@ impl Watch {
             return;
         }
         let has = world.replica(id).map(|replica| replica.identity().incarnation);
+        let is_damaged = world.status(id).is_some_and(|raft| !raft.faulty.is_empty());
+        if is_damaged {
+            self.count("entries damaged by a crash in a write");
+            self.suspects.remove(&id);
+            self.damaged.insert(id);
+        }
         if self.suspects.remove(&id) && has != had.map(|identity| identity.incarnation) {
             self.count("damaged by a crash in a write");
             self.mute(id, had);
@@ -158,6 +169,10 @@ impl Watch {
             }
         } else if let Event::Truncated { .. } = event {
             self.count("truncation");
+        } else if let Event::EntryRepaired { .. } = event {
+            self.count("repair");
+        } else if let Event::NeverCommitted { .. } = event {
+            self.count("dropped, never committed");
         } else if let Event::Readmitted { .. } = event {
             self.count("readmission");
         } else if let Event::Violation { .. } = event {
