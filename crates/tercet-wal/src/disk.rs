@@ -380,11 +380,13 @@ impl DiskFile for File {
     fn forget_cache(&self, bytes: Range<u64>) {
         // A hint: where it is not taken, the tail is read from memory, as after any restart of a
         // process on a machine that went on.
+        // Only whole pages are taken: those that are named in part are named as a whole.
+        let start = bytes.start - bytes.start % BLOCK;
+        let end = bytes.end.checked_next_multiple_of(BLOCK);
         // No length is: to the end.
-        let length =
-            NonZeroU64::new(bytes.end.saturating_sub(bytes.start)).filter(|_| bytes.end < u64::MAX);
+        let length = end.and_then(|end| NonZeroU64::new(end.saturating_sub(start)));
         let advice = rustix::fs::Advice::DontNeed;
-        let _ = rustix::fs::fadvise(self, bytes.start, length, advice);
+        let _ = rustix::fs::fadvise(self, start, length, advice);
     }
 }
 
@@ -402,12 +404,22 @@ pub enum Survive {
 /// The error of a disk that fails.
 const EIO: i32 = 5;
 
+/// The unit in which a disk is expected to lose what was on it, and in which a system reads it.
+pub(crate) const BLOCK: u64 = 4096;
+
 /// Whether a read failed because the disk could not give the bytes: others may be readable.
 pub(crate) fn is_unreadable(error: &io::Error) -> bool {
     error.raw_os_error() == Some(EIO)
 }
 
+/// What a read says of bytes that the disk cannot give.
+pub(crate) fn unreadable_error() -> io::Error {
+    io::Error::from_raw_os_error(EIO)
+}
+
 /// The unit in which a crash keeps or loses what was not synced.
+pub(crate) const SECTOR: u64 = 512;
+/// The same, of a [`MemDisk`].
 const PAGE: usize = 512;
 
 #[derive(Clone, Debug, Default)]
@@ -564,11 +576,14 @@ impl MemDisk {
         }
     }
 
-    /// From now on no read gets these bytes of a file, until they are written again.
+    /// From now on no read gets these bytes of a file, until they are written again. As on a real
+    /// system, this is so for all of a block of 4096 bytes, and a write to a part of one fails too.
     pub fn fail_reads(&self, name: &str, bytes: Range<u64>) {
         let mut state = self.state();
         if let Some(id) = state.names.get(name).copied() {
-            state.content(id).unreadable.push(bytes);
+            let start = bytes.start - bytes.start % BLOCK;
+            let end = bytes.end.checked_next_multiple_of(BLOCK).unwrap_or(u64::MAX);
+            state.content(id).unreadable.push(start..end);
         }
     }
 
@@ -672,7 +687,7 @@ impl DiskFile for MemFile {
         let MemContent { cache, unreadable, .. } = state.content(self.id);
         let end = offset.saturating_add(buffer.len() as u64);
         if unreadable.iter().any(|bad| bad.start < end && offset < bad.end) {
-            return Err(io::Error::from_raw_os_error(EIO));
+            return Err(unreadable_error());
         }
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(cache.len());
         let n = buffer.len().min(cache.len() - start);
@@ -685,6 +700,13 @@ impl DiskFile for MemFile {
         state.step()?;
         let MemContent { cache, unreadable, .. } = state.content(self.id);
         let written = offset..offset + bytes.len() as u64;
+        let first = written.start - written.start % BLOCK..written.start;
+        let end = written.end.next_multiple_of(BLOCK).min(cache.len() as u64);
+        for beside in [first, written.end..end].into_iter().filter(|part| !part.is_empty()) {
+            if unreadable.iter().any(|bad| bad.start < beside.end && beside.start < bad.end) {
+                return Err(unreadable_error());
+            }
+        }
         *unreadable = std::mem::take(unreadable)
             .into_iter()
             .flat_map(|bad| {
@@ -714,7 +736,7 @@ impl DiskFile for MemFile {
             *left -= 1;
             if *left == 0 {
                 state.syncs_until_error = None;
-                return Err(io::Error::from_raw_os_error(EIO));
+                return Err(unreadable_error());
             }
         }
         let content = state.content(self.id);

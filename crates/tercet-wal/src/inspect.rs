@@ -1,13 +1,16 @@
 //! Reading a directory without opening it: for `tercet verify` and `tercet inspect`. Nothing is
 //! locked, nothing is written, and a fault does not end the walk.
 
+use std::fs::File;
+use std::ops::Range;
 use std::path::Path;
 
+use bytes::Bytes;
+
 use crate::entry::Entry;
-use crate::format::{
-    HardState, HeaderError, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
-};
-use crate::recover::{Next, Scan, entries_of, may_be_unused, read_whole};
+use crate::format::{HardState, HeaderError, SEAL_OFFSET, Seal, SegmentHeader};
+use crate::recover::{Next, entries_of, may_be_unused, read_segment_file, scan_of};
+use crate::wal::{WalError, io_error};
 
 /// What is found on the way, in order.
 #[derive(Debug)]
@@ -52,7 +55,7 @@ pub enum Found {
         /// Where.
         offset: u64,
     },
-    /// A fault; the rest of the segment cannot be read.
+    /// A fault. Unless it is one of the segment's header, the rest of the segment cannot be read.
     Fault {
         /// Where.
         segment: String,
@@ -77,17 +80,21 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
         }
     }
     names.sort();
-    let mut next_frame = 1;
+    // What the next segment's header should say.
+    let (mut next_frame, mut log_id) = (1, 0);
+    let (mut last_index, mut hard_state) = (0, HardState::default());
     // The last segment that is in use, if it is sealed.
     let mut sealed: Option<String> = None;
+    // What is no frame in it, and where: harmless, if the log goes on behind what was read.
+    let mut unclear: Option<(String, u64)> = None;
     for (position, name) in names.into_iter().enumerate() {
         let fault = |offset, what: String| Found::Fault { segment: name.clone(), offset, what };
         let number = u32::try_from(position + 1).unwrap_or(u32::MAX);
         if name != format!("{number:08}.seg") {
             found(fault(0, format!("segment {number} is missing before it")));
         }
-        let bytes = match read_whole(&dir.join("wal").join(&name)) {
-            Ok(bytes) => bytes,
+        let (bytes, unreadable) = match read_segment(&dir.join("wal").join(&name), &name) {
+            Ok(read) => read,
             Err(error) => {
                 found(fault(0, error.to_string()));
                 continue;
@@ -102,10 +109,26 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
             Err(HeaderError::NotOne) => {
                 if may_be_unused(&bytes, number, sealed.is_some()) {
                     found(Found::Unused { name });
-                } else {
-                    found(fault(0, "the segment's header is damaged".to_owned()));
+                    continue;
                 }
-                continue;
+                let length = bytes.len() as u64;
+                let first_frame = next_frame;
+                let header = SegmentHeader {
+                    log_id,
+                    number,
+                    bytes: length,
+                    first_frame,
+                    last_index,
+                    hard_state,
+                };
+                if !matches!(scan_of(&header, &bytes, &unreadable).look(), Next::Frame(_)) {
+                    found(fault(0, "the segment's header is damaged".to_owned()));
+                    continue;
+                }
+                let what = "the segment's header is damaged: it is written again from what else \
+                            is known when the node runs";
+                found(fault(0, what.to_owned()));
+                header
             }
         };
         found(Found::Segment {
@@ -121,18 +144,19 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
         if has_other_length {
             found(fault(0, format!("the file has {} bytes, not {}", bytes.len(), header.bytes)));
         }
+        log_id = header.log_id;
         let is_sealed = Seal::found(&bytes).iter().any(|byte| *byte != 0);
         sealed = is_sealed.then(|| name.clone());
-        let mut scan = Scan {
-            bytes: &bytes,
-            unreadable: &[],
-            number: header.number,
-            end: SEGMENT_HEADER_BYTES,
-            ids: bytes.len() as u64,
-            next_frame: header.first_frame,
-            log_id: header.log_id,
-        };
-        if header.first_frame != next_frame && position > 0 {
+        let mut scan = scan_of(&header, &bytes, &unreadable);
+        (last_index, hard_state) = (header.last_index, header.hard_state);
+        let is_gap = header.first_frame != next_frame && position > 0;
+        if let Some((segment, offset)) = unclear.take()
+            && is_gap
+        {
+            let what = "a frame is damaged in mid-log".to_owned();
+            found(Found::Fault { segment, offset, what });
+        }
+        if is_gap {
             found(fault(
                 0,
                 format!("it begins with frame {}, not {next_frame}", header.first_frame),
@@ -145,6 +169,10 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
                     let bad = frame.entries.iter().filter(|entry| !entry.is_whole);
                     let faulty = bad.map(|entry| (entry.header.index, entry.header.term)).collect();
                     scan.pass(&frame);
+                    hard_state = frame.header.hard_state;
+                    // Also if there are no entries.
+                    last_index = frame.header.first_index.saturating_sub(1)
+                        + u64::from(frame.header.entry_count);
                     found(Found::Frame {
                         offset: frame.offset,
                         seq: frame.header.seq,
@@ -156,8 +184,12 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
                     });
                 }
                 Next::End => break,
-                Next::Torn { .. } if is_sealed || has_other_length => {
+                Next::Torn { .. } if has_other_length => {
                     found(fault(scan.end, "a frame is damaged in mid-log".to_owned()));
+                    break;
+                }
+                Next::Torn { .. } if is_sealed => {
+                    unclear = Some((name.clone(), scan.end));
                     break;
                 }
                 Next::Torn { .. } => {
@@ -177,4 +209,12 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
         found(Found::Fault { segment, offset: SEAL_OFFSET, what });
     }
     Ok(())
+}
+
+/// Reads a file of a directory that is not ours; says which parts of it cannot be read.
+fn read_segment(path: &Path, name: &str) -> Result<(Bytes, Vec<Range<u64>>), WalError> {
+    let file = File::open(path).map_err(io_error("open", name))?;
+    let mut bytes = Vec::new();
+    let unreadable = read_segment_file(&file, name, &mut bytes)?;
+    Ok((bytes.into(), unreadable))
 }

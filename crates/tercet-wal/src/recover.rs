@@ -11,23 +11,20 @@
 //!    have to come from a peer.
 //! 4. Anything else is damage that cannot be repaired, and nothing is ever cut for it.
 
-use std::io;
 use std::ops::Range;
 
 use bytes::Bytes;
 
-use crate::disk::{Disk, DiskFile, is_unreadable};
-use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
+use crate::disk::{BLOCK, Disk, DiskFile, SECTOR, is_unreadable, unreadable_error};
+use crate::entry::{Entry, EntryHeader};
 use crate::format::{
     EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HeaderError, ID_BYTES, Identifier,
     SEAL_BYTES, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
 };
 use crate::wal::{
     FOLDER, Place, Recovered, Segment, TornTail, Wal, WalError, io_error, read_full, segment_name,
+    write_over,
 };
-
-/// In which pieces a segment is read that cannot be read as a whole.
-const BLOCK: usize = 4096;
 
 /// A frame, as it was found.
 pub(crate) struct FoundFrame {
@@ -79,16 +76,23 @@ pub(crate) enum Next {
 #[derive(Clone, Copy)]
 enum Slot {
     Id(Identifier),
-    /// Nothing was ever written here.
+    /// Nothing was written here, or so much as a crash may leave of it.
     Empty,
     Damaged,
 }
 
 /// Why a frame cannot be put together from its parts and its identifiers.
-struct Broken {
-    /// A part has neither, and both were written: a crash does not do that.
-    is_damage: bool,
+enum Broken {
+    /// A part has neither, as a crash may leave it.
+    Unwritten,
+    /// What is there is not what a crash leaves.
+    Damage(&'static str),
 }
+
+/// Both copies of a part of a frame are gone.
+const BOTH_DAMAGED: Broken = Broken::Damage("a frame is damaged, and so is its identifier");
+/// The copies are right by themselves, but do not belong together.
+const CONTRADICTION: Broken = Broken::Damage("a frame and its identifiers contradict each other");
 
 impl Scan<'_> {
     fn slice(&self, from: u64, to: u64) -> Option<&[u8]> {
@@ -108,9 +112,21 @@ impl Scan<'_> {
         let end = offset + ID_BYTES as u64;
         match self.slice(offset, end).and_then(Identifier::decode) {
             Some(id) => Slot::Id(id),
-            None if self.is_empty(offset, end) => Slot::Empty,
+            None if self.may_be_unwritten(offset, end) => Slot::Empty,
             None => Slot::Damaged,
         }
+    }
+
+    /// Whether a crash may have left this of an identifier that was being written: a sector is on
+    /// disk as a whole or not at all, but an identifier may begin in one and end in the next.
+    fn may_be_unwritten(&self, from: u64, to: u64) -> bool {
+        let last_sector = (to - 1) / SECTOR * SECTOR;
+        let is_one_empty = if last_sector > from {
+            self.is_empty(from, last_sector) || self.is_empty(last_sector, to)
+        } else {
+            self.is_empty(from, to)
+        };
+        is_one_empty && self.is_readable(from, to)
     }
 
     /// What comes next, without moving on.
@@ -119,18 +135,14 @@ impl Scan<'_> {
             Ok(frame) => return Next::Frame(frame),
             Err(broken) => broken,
         };
+        if let Broken::Damage(what) = broken {
+            return self.corrupt(what);
+        }
+        // What cannot be read counts as zeros: it is unused room, or there would be an identifier.
         let rest = self.slice(self.end, self.ids).unwrap_or(&[]);
         let Some(last) = last_nonzero(rest) else {
-            // What cannot be read may be unused room, unless the place of the identifier says more.
-            return if broken.is_damage {
-                self.corrupt("neither a frame nor its identifier can be read")
-            } else {
-                Next::End
-            };
+            return Next::End;
         };
-        if broken.is_damage {
-            return self.corrupt("a frame is damaged, and so is its identifier");
-        }
         if let Some(seq) = self.later(last) {
             return self.corrupt(&format!("a frame is not there, but frame {seq} follows it"));
         }
@@ -170,21 +182,26 @@ impl Scan<'_> {
             }
             Slot::Id(_) | Slot::Empty | Slot::Damaged => None,
         };
-        let made = |id: FrameId| id.header(self.number, self.log_id, 0);
-        let Some(mut header) = found.or_else(|| id.map(made)) else {
-            let is_damage = match slot {
-                Slot::Empty => false,
-                Slot::Damaged => !self.is_empty(offset, body),
-                Slot::Id(_) => true,
-            };
-            return Err(Broken { is_damage });
+        if found.zip(id).is_some_and(|(found, id)| {
+            found != id.header(self.number, self.log_id, found.entry_count)
+        }) {
+            return Err(CONTRADICTION);
+        }
+        let Some(mut header) =
+            found.or_else(|| id.map(|id| id.header(self.number, self.log_id, 0)))
+        else {
+            return Err(match slot {
+                Slot::Empty => Broken::Unwritten,
+                Slot::Damaged if self.is_empty(offset, body) => Broken::Unwritten,
+                Slot::Damaged | Slot::Id(_) => BOTH_DAMAGED,
+            });
         };
         let end = body + u64::from(header.body_bytes);
-        let mut has_ids = id.is_some_and(|id| made(id) == FrameHeader { entry_count: 0, ..header });
+        let mut has_ids = id.is_some();
         let mut entries = Vec::new();
         let (mut at, mut ids, mut index) = (body, self.ids - ID_BYTES as u64, header.first_index);
         while at < end {
-            let place = u32::try_from(at).map_err(|_| Broken { is_damage: true })?;
+            let place = u32::try_from(at).map_err(|_| CONTRADICTION)?;
             let slot = match ids.checked_sub(ID_BYTES as u64).filter(|below| *below >= end) {
                 Some(below) => {
                     ids = below;
@@ -209,19 +226,20 @@ impl Scan<'_> {
             let Some(header) =
                 whole.filter(|_| is_whole).or_else(|| id.map(|id| id.header(self.log_id)))
             else {
-                let bytes_end = (at + ENTRY_HEADER_BYTES as u64).min(end);
-                let is_damage = !matches!(slot, Slot::Empty) && !self.is_empty(at, bytes_end);
-                return Err(Broken { is_damage });
+                return Err(match slot {
+                    Slot::Empty => Broken::Unwritten,
+                    Slot::Damaged | Slot::Id(_) => BOTH_DAMAGED,
+                });
             };
             entries.push(FoundEntry { header, place, is_whole });
             at += header.frame_bytes() as u64;
             index = index.saturating_add(1);
         }
-        let entry_count = u32::try_from(entries.len()).map_err(|_| Broken { is_damage: true })?;
+        let entry_count = u32::try_from(entries.len()).map_err(|_| CONTRADICTION)?;
         let ids_bytes = (1 + u64::from(entry_count)) * ID_BYTES as u64;
         let is_other = found.is_some_and(|found| found.entry_count != entry_count);
         if at != end || is_other || offset + header.space() + ids_bytes > self.ids {
-            return Err(Broken { is_damage: true });
+            return Err(CONTRADICTION);
         }
         header.entry_count = entry_count;
         let has_header = found.is_some();
@@ -267,8 +285,11 @@ impl Scan<'_> {
         }
         let mut offset = self.end + 8;
         while let Some(head) = self.slice(offset, offset + FRAME_HEADER_BYTES as u64) {
-            let later = FrameHeader::decode(head)
-                .filter(|header| header.segment == self.number && header.log_id == self.log_id);
+            let later = FrameHeader::decode(head).filter(|header| {
+                header.segment == self.number
+                    && header.log_id == self.log_id
+                    && header.seq > self.next_frame
+            });
             if let Some(header) = later {
                 return Some(header.seq);
             }
@@ -363,15 +384,16 @@ pub(crate) fn open<D: Disk>(
             Err(HeaderError::NotOne) => {
                 // All that it says is known, if frames behind it show that this is the segment.
                 let header = header_of_next(&wal, &bytes);
-                if !matches!(scan_of(&wal, &header, &bytes, &unreadable).look(), Next::Frame(_)) {
+                if !matches!(scan_of(&header, &bytes, &unreadable).look(), Next::Frame(_)) {
                     return Err(missing_header(&name));
                 }
                 mends.push(Mend { segment: position, offset: 0, bytes: header.encode() });
                 header
             }
         };
-        if let Some(torn) = recovered.torn_tail.take() {
-            let TornTail { segment, offset, .. } = torn;
+        if let Some(TornTail { segment, offset, .. }) = recovered.torn_tail.take()
+            && header.first_frame != wal.next_frame
+        {
             let what = "a frame is damaged, but a later segment follows it".to_owned();
             return Err(WalError::Corrupt { segment, offset, what });
         }
@@ -405,7 +427,7 @@ pub(crate) fn open<D: Disk>(
 }
 
 /// Reads a whole segment; says which parts cannot be read, and are zeros in `bytes`.
-fn read_segment_file<F: DiskFile>(
+pub(crate) fn read_segment_file<F: DiskFile>(
     file: &F,
     name: &str,
     bytes: &mut Vec<u8>,
@@ -420,8 +442,9 @@ fn read_segment_file<F: DiskFile>(
         Err(error) if is_unreadable(&error) => {}
         Err(error) => return Err(io_error("read", name)(error)),
     }
-    let mut unreadable = Vec::new();
-    for (block, offset) in bytes.chunks_mut(BLOCK).zip((0..).step_by(BLOCK)) {
+    let mut unreadable: Vec<Range<u64>> = Vec::new();
+    let size = usize::try_from(BLOCK).expect("4096");
+    for (block, offset) in bytes.chunks_mut(size).zip((0..).step_by(size)) {
         match read_full(file, block, offset) {
             Ok(true) => {}
             Ok(false) => return Err(lost()),
@@ -431,6 +454,10 @@ fn read_segment_file<F: DiskFile>(
             }
             Err(error) => return Err(io_error("read", name)(error)),
         }
+    }
+    // A disk that gives nothing at all has not lost what it holds: it is not there.
+    if unreadable.iter().map(|bad| bad.end - bad.start).sum::<u64>() == length {
+        return Err(io_error("read", name)(unreadable_error()));
     }
     Ok(unreadable)
 }
@@ -447,8 +474,7 @@ fn header_of_next<D: Disk>(wal: &Wal<D>, bytes: &[u8]) -> SegmentHeader {
     }
 }
 
-fn scan_of<'a, D: Disk>(
-    wal: &Wal<D>,
+pub(crate) fn scan_of<'a>(
     header: &SegmentHeader,
     bytes: &'a [u8],
     unreadable: &'a [Range<u64>],
@@ -459,7 +485,7 @@ fn scan_of<'a, D: Disk>(
         number: header.number,
         end: SEGMENT_HEADER_BYTES,
         ids: bytes.len() as u64,
-        next_frame: wal.next_frame,
+        next_frame: header.first_frame,
         log_id: header.log_id,
     }
 }
@@ -517,7 +543,7 @@ fn read_segment<D: Disk>(
         wal.hard_state = header.hard_state;
     }
     let length = bytes.len() as u64;
-    let mut scan = scan_of(wal, &header, bytes, unreadable);
+    let mut scan = scan_of(&header, bytes, unreadable);
     let segment = wal.segments.len();
     loop {
         match scan.look() {
@@ -551,6 +577,14 @@ fn read_segment<D: Disk>(
     }
     wal.next_frame = scan.next_frame;
     wal.last_on_disk = wal.places.len() as u64;
+    // What comes next is written where nothing can be read: a part of a block at a time.
+    for bad in unreadable {
+        let (from, to) = (bad.start.max(scan.end), bad.end.min(scan.ids));
+        if from < to {
+            let zeros = vec![0; usize::try_from(to - from).expect("a block")];
+            mends.push(Mend { segment, offset: from, bytes: zeros });
+        }
+    }
     wal.segments.push(Segment { number, file, bytes: length, end: scan.end, ids: scan.ids });
     Ok(())
 }
@@ -605,7 +639,7 @@ fn apply<D: Disk>(
 fn mend<D: Disk>(wal: &Wal<D>, mends: &[Mend]) -> Result<(), WalError> {
     for Mend { segment, offset, bytes } in mends {
         let segment = &wal.segments[*segment];
-        segment.file.write_at(bytes, *offset).map_err(io_error("write", &segment.name()))?;
+        write_over(&segment.file, bytes, *offset).map_err(io_error("write", &segment.name()))?;
     }
     let newest = wal.segments.len() - 1;
     for (position, segment) in wal.segments.iter().enumerate() {
@@ -624,9 +658,4 @@ pub(crate) fn entries_of(frame: &FoundFrame, bytes: &Bytes) -> Vec<Entry> {
         Entry::split_first(&mut rest).expect("verified by the scan")
     };
     frame.entries.iter().filter(|entry| entry.is_whole).map(entry).collect()
-}
-
-/// Reads a whole file of a directory that is not ours.
-pub(crate) fn read_whole(path: &std::path::Path) -> io::Result<Bytes> {
-    std::fs::read(path).map(Bytes::from)
 }

@@ -5,7 +5,7 @@ use std::io;
 
 use bytes::Bytes;
 
-use crate::disk::{Disk, DiskFile, is_unreadable};
+use crate::disk::{BLOCK, Disk, DiskFile, is_unreadable};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
     EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HardState, ID_BYTES, Identifier,
@@ -18,6 +18,9 @@ pub(crate) const FOLDER: &str = "wal";
 /// What is kept free in a segment for frames without entries, so that a node whose disk is full
 /// can still vote.
 const VOTES_RESERVE: u64 = 64 << 10;
+/// What stays free in a segment between its frames and their identifiers, so that no block of a
+/// disk holds a part of both, nor the places of the next ones.
+const GAP: u64 = 2 * BLOCK;
 
 /// How a log is laid out.
 #[derive(Clone, Debug)]
@@ -130,6 +133,16 @@ pub enum WalError {
         index: u64,
         /// Its term; 0 until [`Wal::note_faulty`] has looked for it.
         term: u64,
+    },
+    /// The disk does not take the bytes of a damaged entry in the place where they stood.
+    #[error("{path}: damaged entry {index} cannot be written again: {source}")]
+    Unrepairable {
+        /// The segment's file.
+        path: String,
+        /// The entry.
+        index: u64,
+        /// How the write failed.
+        source: io::Error,
     },
     /// There is no room; nothing was written.
     #[error("the disk is full")]
@@ -331,7 +344,7 @@ impl<D: Disk> Wal<D> {
         let body_bytes: u64 = entries.iter().map(|entry| entry.frame.len() as u64).sum();
         let ids_bytes = ((1 + entries.len()) * ID_BYTES) as u64;
         let need = frame_space(body_bytes) + ids_bytes;
-        let reserve = if entries.is_empty() { 0 } else { VOTES_RESERVE };
+        let reserve = if entries.is_empty() { GAP } else { VOTES_RESERVE };
         if self.segments.last().expect("a log has a segment").room() < need + reserve {
             self.roll(disk, need)?;
         }
@@ -588,6 +601,11 @@ impl<D: Disk> Wal<D> {
         self.faulty.iter().map(|(index, header)| (*index, header.term))
     }
 
+    /// Whether the bytes of this entry are known to be damaged.
+    pub fn is_faulty(&self, index: u64) -> bool {
+        self.faulty.contains_key(&index)
+    }
+
     /// A read found this entry damaged. Says whether that is news; from now on it is known by its
     /// identifier, until [`Self::repair`].
     ///
@@ -604,15 +622,21 @@ impl<D: Disk> Wal<D> {
         while from < segment.bytes {
             let length =
                 chunk.len().min(usize::try_from(segment.bytes - from).unwrap_or(usize::MAX));
-            // What cannot be read of the identifiers may be those of others.
-            if let Ok(true) = read_full(&segment.file, &mut chunk[..length], from) {
-                for id in chunk[..length].chunks(ID_BYTES).filter_map(Identifier::decode) {
-                    if let Identifier::Entry(id) = id
-                        && (id.index, id.offset) == (index, place.offset)
-                    {
-                        self.faulty.insert(index, id.header(self.options.log_id));
-                        return Ok(true);
+            let chunk = &mut chunk[..length];
+            if !matches!(read_full(&segment.file, chunk, from), Ok(true)) {
+                // What cannot be read may be the identifiers of others: one by one.
+                for (slot, at) in chunk.chunks_mut(ID_BYTES).zip((from..).step_by(ID_BYTES)) {
+                    if !matches!(read_full(&segment.file, slot, at), Ok(true)) {
+                        slot.fill(0);
                     }
+                }
+            }
+            for id in chunk.chunks(ID_BYTES).filter_map(Identifier::decode) {
+                if let Identifier::Entry(id) = id
+                    && (id.index, id.offset) == (index, place.offset)
+                {
+                    self.faulty.insert(index, id.header(self.options.log_id));
+                    return Ok(true);
                 }
             }
             from += length as u64;
@@ -650,10 +674,12 @@ impl<D: Disk> Wal<D> {
             }
             let place = self.place(index);
             let segment = &self.segments[place.segment as usize];
-            segment
-                .file
-                .write_at(&entry.frame, u64::from(place.offset))
-                .map_err(io_error("repair", &segment.name()))?;
+            write_over(&segment.file, &entry.frame, u64::from(place.offset)).map_err(|source| {
+                match is_unreadable(&source) {
+                    true => WalError::Unrepairable { path: segment.name(), index, source },
+                    false => io_error("repair", &segment.name())(source),
+                }
+            })?;
             touched.insert(place.segment as usize);
             repaired.push(index);
         }
@@ -680,17 +706,16 @@ impl<D: Disk> Wal<D> {
         let last = (self.places.len() as u64).saturating_sub(in_memory);
         let mut index = first;
         let mut bytes = 0;
-        if let Some(place) = (index <= last).then(|| self.place(index)) {
-            let from = u64::from(place.offset);
-            let range = from..from.saturating_add(bytes_max);
-            self.segments[place.segment as usize].file.forget_cache(range);
-        }
         while index <= last && bytes < bytes_max {
             if let Some(known) = self.faulty.get(&index) {
                 bytes += known.frame_bytes() as u64;
                 index += 1;
                 continue;
             }
+            let place = self.place(index);
+            let from = u64::from(place.offset);
+            let range = from..from.saturating_add(bytes_max - bytes);
+            self.segments[place.segment as usize].file.forget_cache(range);
             match self.read_disk(index, last, bytes_max - bytes) {
                 Ok(entries) => {
                     bytes += entries.iter().map(|entry| entry.frame.len() as u64).sum::<u64>();
@@ -744,6 +769,28 @@ impl<D: Disk> Wal<D> {
 
 fn is_full(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+}
+
+/// Writes where some of what is there may not be readable. A system reads a block before it writes
+/// to a part of it: one that cannot be read becomes zeros first. What else stood in it is as lost
+/// as before, and has its second copy elsewhere.
+pub(crate) fn write_over<F: DiskFile>(file: &F, bytes: &[u8], offset: u64) -> io::Result<()> {
+    let end = offset + bytes.len() as u64;
+    let length = file.len()?;
+    let blocks = [offset - offset % BLOCK, (end - 1) - (end - 1) % BLOCK];
+    for start in blocks.into_iter().filter(|start| *start < length) {
+        let size = BLOCK.min(length - start);
+        let mut block = vec![0; usize::try_from(size).expect("4096")];
+        match read_full(file, &mut block, start) {
+            Ok(_) => {}
+            Err(error) if is_unreadable(&error) => {
+                block.fill(0);
+                file.write_at(&block, start)?;
+            }
+            Err(error) => return Err(error),
+        }
+    }
+    file.write_at(bytes, offset)
 }
 
 /// Fills the buffer; `false` if the file ends before.

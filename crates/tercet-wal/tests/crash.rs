@@ -9,7 +9,7 @@ mod support;
 
 use std::ops::Range;
 
-use support::{Image, Model, Rng, append, entry, image, open_all, small, state};
+use support::{Image, Model, Rng, append, entry, image, open_all, open_known, small, state};
 use tercet_wal::{Batch, Entry, MemDisk, Survive, Wal, WalError};
 
 /// One step of a workload.
@@ -105,10 +105,10 @@ fn run(ops: &[Op], steps: u64) -> Option<Dead> {
     None
 }
 
-/// The frame that was being written: where it and its identifiers stand.
+/// The frame that was being written: where its parts and their identifiers stand, its header first.
 struct InFlight {
     segment: String,
-    frame: Range<usize>,
+    parts: Vec<Range<usize>>,
     ids: Vec<Range<usize>>,
 }
 
@@ -124,15 +124,18 @@ fn find_in_flight(all: &Image, none: &Image, entries: &[Entry]) -> Option<InFlig
         let mut differing = (HEADER..bytes.len()).filter(|at| bytes[*at] != old[*at]);
         let Some(start) = differing.next() else { continue };
         let last = differing.next_back().unwrap_or(start);
-        let length: usize = 64 + entries.iter().map(|entry| entry.frame.len()).sum::<usize>();
-        let frame = start..start + length;
-        let mut ids = Vec::new();
-        if last >= frame.end {
-            // The highest identifier ends at a multiple of its length from the file's end.
-            let top = bytes.len() - (bytes.len() - 1 - last) / 32 * 32;
-            ids = (0..=entries.len()).map(|i| top - 32 * (i + 1)..top - 32 * i).collect();
+        let mut parts = vec![start..start + 64];
+        for entry in entries {
+            let at = parts.last()?.end;
+            parts.push(at..at + entry.frame.len());
         }
-        return Some(InFlight { segment: segment.clone(), frame, ids });
+        let mut ids = Vec::new();
+        if last >= parts.last()?.end {
+            // The highest identifier ends at a multiple of its length from the file's end.
+            let top = bytes.len() - (bytes.len() - 1 - last) / 48 * 48;
+            ids = (0..=entries.len()).map(|i| top - 48 * (i + 1)..top - 48 * i).collect();
+        }
+        return Some(InFlight { segment: segment.clone(), parts, ids });
     }
     None
 }
@@ -155,39 +158,42 @@ struct Seen {
     nothing_written: u64,
     cut: u64,
     kept: u64,
-    undecidable: u64,
+    faulty: u64,
     not_made: u64,
 }
 
-/// What recovery must say, decided by someone who knows what was being written.
-enum Expected {
-    Is(Model),
-    /// Refused, at this place.
-    Undecidable(String, usize),
-}
-
+/// What recovery must find, decided by someone who knows what was being written: the log, and which
+/// entries of it are faulty.
 fn expected(
     dead: &Dead,
     in_flight: Option<&(InFlight, Vec<u8>)>,
     found: &Image,
     seen: &mut Seen,
-) -> Expected {
+) -> (Model, Vec<u64>) {
     let synced = dead.synced.clone().expect("the log was made");
     let (Some((place, written)), Some((model, _))) = (in_flight, &dead.in_flight) else {
         seen.nothing_written += 1;
-        return Expected::Is(synced);
+        return (synced, Vec::new());
     };
     let found = &found[&place.segment];
-    if written[place.frame.clone()] == found[place.frame.clone()] {
-        seen.kept += 1;
-        return Expected::Is(model.clone());
+    let is_there = |range: &Range<usize>| written[range.clone()] == found[range.clone()];
+    let has_id = |part: usize| place.ids.get(part).is_some_and(&is_there);
+    let lost: Vec<usize> =
+        (0..place.parts.len()).filter(|part| !is_there(&place.parts[*part])).collect();
+    if !lost.iter().all(|part| has_id(*part)) {
+        seen.cut += 1;
+        return (synced, Vec::new());
     }
-    if place.ids.iter().any(|id| written[id.clone()] == found[id.clone()]) {
-        seen.undecidable += 1;
-        return Expected::Undecidable(place.segment.clone(), place.frame.start);
+    // The entries of a frame are the log's last; part 0 is its header, which is written again.
+    let before = model.last() + 1 - place.parts.len() as u64;
+    let faulty: Vec<u64> =
+        lost.iter().filter(|part| **part > 0).map(|part| before + *part as u64).collect();
+    if faulty.is_empty() {
+        seen.kept += 1
+    } else {
+        seen.faulty += 1
     }
-    seen.cut += 1;
-    Expected::Is(synced)
+    (model.clone(), faulty)
 }
 
 fn check(
@@ -210,32 +216,35 @@ fn check(
         }
         return;
     }
-    let expected = match (expected(dead, in_flight, &before, seen), open_all(&mut disk, small())) {
-        (Expected::Is(model), Ok((wal, recovered, found))) => {
-            assert!(found == model, "{label}: another log was found: {recovered:?}");
-            go_on(wal, disk.clone(), found, label);
-            model
-        }
-        (Expected::Is(_), Err(error)) => panic!("{label}: a crash is no fault: {error}"),
-        (Expected::Undecidable(name, at), Err(WalError::Corrupt { segment, offset, .. })) => {
-            assert_eq!((segment, offset), (name, at as u64), "{label}");
-            return;
-        }
-        (Expected::Undecidable(..), other) => {
-            panic!("{label}: an identifier was there, and it was not minded: {other:?}")
-        }
-    };
+    let (model, faulty) = expected(dead, in_flight, &before, seen);
+    let (wal, _, found) = open_known(&mut disk, &model, label)
+        .unwrap_or_else(|error| panic!("{label}: a crash is no fault: {error}"));
+    assert_eq!(found, faulty, "{label}");
+    go_on(wal, disk.clone(), &model, &faulty, label);
     if survive != Survive::None {
-        crash_recovery(dead, survive, &expected, label);
+        crash_recovery(dead, survive, &model, &faulty, label);
     }
 }
 
-/// What was recovered is durable by itself, and can be written to.
-fn go_on(mut wal: Wal<MemDisk>, disk: MemDisk, mut model: Model, label: &str) {
+/// What was recovered is durable by itself, and can be written to; what is faulty can be repaired,
+/// and can be cut.
+fn go_on(mut wal: Wal<MemDisk>, disk: MemDisk, model: &Model, faulty: &[u64], label: &str) {
+    let mut model = model.clone();
     let mut again = disk.after_crash(Survive::None);
-    let (_, recovered, found) = open_all(&mut again, small()).expect(label);
-    assert!(found == model, "{label}: what was recovered was not durable");
+    let (mut cut, recovered, found) = open_known(&mut again, &model, label).expect(label);
+    assert_eq!(found, faulty, "{label}: what was recovered was not durable");
     assert_eq!(recovered.torn_tail, None, "{label}: a torn tail is mended once");
+    // All of the entries are offered, and only what is faulty is taken.
+    assert_eq!(wal.repair(&model.entries).unwrap(), faulty, "{label}");
+    if let Some(first) = faulty.first() {
+        let mut model = model.clone();
+        let batch = Batch { truncate_from: Some(*first), ..Batch::default() };
+        model.apply(&batch);
+        support::write(&mut cut, &mut again, batch);
+        assert_eq!(cut.faulty().next(), None, "{label}: nothing is left of what was cut");
+        let mut again = again.after_crash(Survive::None);
+        assert_eq!(open_known(&mut again, &model, label).expect(label).2, [0; 0], "{label}");
+    }
     let mut disk = disk;
     let next = append(vec![entry(model.hard_state.term + 1, model.last() + 1, b"afterwards")]);
     let batch = Batch { hard_state: state(model.hard_state.term + 1, 2).hard_state, ..next };
@@ -247,7 +256,7 @@ fn go_on(mut wal: Wal<MemDisk>, disk: MemDisk, mut model: Model, label: &str) {
 }
 
 /// Recovery itself is cut short at each of its steps.
-fn crash_recovery(dead: &Dead, survive: Survive, expected: &Model, label: &str) {
+fn crash_recovery(dead: &Dead, survive: Survive, model: &Model, faulty: &[u64], label: &str) {
     for steps in 0.. {
         let mut disk = dead.disk.after_crash(survive);
         disk.crash_after(Some(steps));
@@ -255,9 +264,10 @@ fn crash_recovery(dead: &Dead, survive: Survive, expected: &Model, label: &str) 
             return;
         }
         let mut again = disk.after_crash(Survive::Random(steps.wrapping_mul(0x9e37_79b9)));
-        let (_, _, found) = open_all(&mut again, small())
-            .unwrap_or_else(|error| panic!("{label}, recovery cut short at {steps}: {error}"));
-        assert!(found == *expected, "{label}, recovery cut short at {steps}: another log");
+        let label = format!("{label}, recovery cut short at {steps}");
+        let (_, _, found) = open_known(&mut again, model, &label)
+            .unwrap_or_else(|error| panic!("{label}: {error}"));
+        assert_eq!(found, faulty, "{label}");
     }
 }
 
@@ -289,8 +299,8 @@ fn crash_everywhere(seeds: Range<u64>) {
         }
         assert!(steps > 10, "seed {seed} wrote something");
     }
-    let Seen { nothing_written, cut, kept, undecidable, not_made } = seen;
-    for outcome in [nothing_written, cut, kept, undecidable, not_made] {
+    let Seen { nothing_written, cut, kept, faulty, not_made } = seen;
+    for outcome in [nothing_written, cut, kept, faulty, not_made] {
         assert!(outcome > 10, "every outcome is seen: {seen:?}");
     }
 }

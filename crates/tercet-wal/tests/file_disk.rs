@@ -321,7 +321,8 @@ struct Faulty {
     disk: MemDisk,
     asked: Rc<Cell<u64>>,
     fails_at: u64,
-    reads_fail: Rc<Cell<bool>>,
+    /// The error of every read.
+    reads_fail: Rc<Cell<Option<i32>>>,
 }
 
 #[derive(Debug)]
@@ -396,7 +397,10 @@ impl Disk for Faulty {
 
 impl DiskFile for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
-        if self.1.reads_fail.get() { Err(eio()) } else { self.0.read_at(buffer, offset) }
+        match self.1.reads_fail.get() {
+            Some(error) => Err(io::Error::from_raw_os_error(error)),
+            None => self.0.read_at(buffer, offset),
+        }
     }
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
@@ -509,15 +513,21 @@ fn a_failed_read_is_an_error_of_that_read() {
     let memory = MemDisk::new();
     let mut disk = Faulty::new(&memory, u64::MAX);
     let (mut wal, mut model) = write_log(&mut disk);
-    disk.reads_fail.set(true);
+    // No such device.
+    disk.reads_fail.set(Some(19));
     let error = wal.read(&disk, 1, 1, 10).unwrap_err();
-    assert_eq!(error.to_string(), "wal/00000001.seg: read: Input/output error (os error 5)");
-    disk.reads_fail.set(false);
+    assert_eq!(error.to_string(), "wal/00000001.seg: read: No such device (os error 19)");
+    assert!(matches!(Wal::open(&mut disk, small()), Err(WalError::Io { op: "read", .. })));
+    // Of bytes that the disk cannot give, others have copies.
+    disk.reads_fail.set(Some(5));
+    let error = wal.read(&disk, 1, 1, 10).unwrap_err();
+    assert!(matches!(error, WalError::Faulty { index: 1, term: 0 }), "{error}");
+    disk.reads_fail.set(None);
     let batch = append(vec![entry(9, model.last() + 1, b"still writes")]);
     model.apply(&batch);
     write(&mut wal, &mut disk, batch);
     assert_eq!(support::read_all(&wal, &disk).unwrap(), model.entries);
-    disk.reads_fail.set(true);
+    disk.reads_fail.set(Some(5));
     assert!(matches!(Wal::open(&mut disk, small()), Err(WalError::Io { op: "read", .. })));
 }
 

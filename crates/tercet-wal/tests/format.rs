@@ -118,15 +118,37 @@ fn dumb_frame(fields: &FrameFields<'_>) -> Vec<u8> {
     bytes_of(&[Raw(b"TFRM"), Raw(&head), Raw(&bodies)])
 }
 
-fn dumb_frame_id(vote: u8, term: u64, seq: u64, offset: usize) -> Vec<u8> {
-    let offset = u32::try_from(offset).unwrap();
-    with_crc(&[U8(1), U8(vote), Zeros(2), U64(term), U64(seq), U32(offset), U32(0)])
+fn dumb_frame_id(fields: &FrameFields<'_>, offset: usize) -> Vec<u8> {
+    let bodies: usize = fields.entries.iter().map(|entry| entry.frame.len()).sum();
+    with_crc(&[
+        U8(1),
+        U8(fields.vote),
+        U8(u8::from(fields.truncate_from.is_some())),
+        U8(0),
+        U64(fields.term),
+        U64(fields.seq),
+        U64(fields.truncate_from.unwrap_or(0)),
+        U64(fields.first_index),
+        U32(u32::try_from(offset).unwrap()),
+        U32(u32::try_from(bodies).unwrap()),
+    ])
 }
 
 fn dumb_entry_id(entry: &Entry, offset: usize) -> Vec<u8> {
-    let EntryHeader { term, index, crc, .. } = entry.header;
-    let offset = u32::try_from(offset).unwrap();
-    with_crc(&[U8(2), Zeros(3), U64(term), U64(index), U32(offset), U32(crc)])
+    let header = &entry.header;
+    with_crc(&[
+        U8(2),
+        U8(header.kind),
+        U8(header.flags),
+        U8(0),
+        U64(header.term),
+        U64(header.index),
+        U64(header.first_seq),
+        U32(u32::try_from(offset).unwrap()),
+        U32(header.crc),
+        U32(header.record_count),
+        U32(u32::try_from(entry.frame.len() - 48).unwrap()),
+    ])
 }
 
 /// Lays frames out in a segment: they from the front, their identifiers from the back.
@@ -145,11 +167,11 @@ fn dumb_segment(
     for frame in frames {
         let bytes = dumb_frame(frame);
         put(end, &bytes);
-        ids -= 32;
-        put(ids, &dumb_frame_id(frame.vote, frame.term, frame.seq, end));
+        ids -= 48;
+        put(ids, &dumb_frame_id(frame, end));
         let mut at = end + 64;
         for entry in frame.entries {
-            ids -= 32;
+            ids -= 48;
             put(ids, &dumb_entry_id(entry, at));
             at += entry.frame.len();
         }
@@ -205,7 +227,7 @@ fn a_log_is_what_the_document_says() {
     };
     // Header, room for the frame with its identifiers, and twice what is kept for votes.
     let smallest = 4096 + 2 * 65_536;
-    let third_bytes = (64 + third[0].frame.len() + third[1].frame.len()).next_multiple_of(8) + 96;
+    let third_bytes = (64 + third[0].frame.len() + third[1].frame.len()).next_multiple_of(8) + 144;
     let expected = [
         dumb_segment(
             &SegmentFields {

@@ -1,6 +1,8 @@
 //! What the tests of the log share: entries, a plain model of a log, and disks made from bytes.
 #![allow(dead_code, reason = "each test file uses its own part")]
 
+pub(crate) mod made;
+
 use std::collections::BTreeMap;
 
 use bytes::BytesMut;
@@ -132,6 +134,47 @@ pub(crate) fn open_all<D: Disk>(
         assert_eq!(header, entry.header);
     }
     Ok((wal, recovered, model))
+}
+
+/// Opens a log that may have faulty entries, and compares all of it with what it should be. Gives
+/// the faulty ones, which are told by every read of them and by no other.
+pub(crate) fn open_known<D: Disk>(
+    disk: &mut D,
+    known: &Model,
+    label: &str,
+) -> Result<(Wal<D>, Recovered, Vec<u64>), WalError> {
+    let (wal, recovered) = Wal::open(disk, small())?;
+    assert_eq!(recovered.hard_state, known.hard_state, "{label}");
+    assert_eq!(recovered.last_index, known.last(), "{label}");
+    assert_eq!(recovered.runs, known.runs(), "{label}");
+    let faulty: Vec<(u64, u64)> = wal.faulty().collect();
+    for entry in &known.entries {
+        let EntryHeader { index, term, .. } = entry.header;
+        // The identifier of a faulty one does not say it.
+        let time_ms = if faulty.contains(&(index, term)) { 0 } else { entry.header.time_ms };
+        let header = wal.header(disk, index).unwrap();
+        assert_eq!(header, EntryHeader { time_ms, ..entry.header }, "{label}");
+    }
+    let mut rest = &known.entries[..];
+    while let Some(EntryHeader { index, term, .. }) = rest.first().map(|entry| entry.header) {
+        let is_faulty = faulty.contains(&(index, term));
+        match wal.read(disk, index, known.last(), 30_000) {
+            Ok(found) => {
+                assert!(!is_faulty, "{label}: entry {index} was read");
+                assert!(found == rest[..found.len()], "{label}");
+                rest = &rest[found.len()..];
+            }
+            Err(WalError::Faulty { index: told, term: of }) => {
+                assert_eq!((told, of), (index, term), "{label}");
+                assert!(is_faulty, "{label}: entry {index} was not known to be faulty");
+                rest = &rest[1..];
+            }
+            Err(error) => panic!("{label}: {error}"),
+        }
+    }
+    let faulty: Vec<u64> = faulty.into_iter().map(|(index, _)| index).collect();
+    assert!(faulty.iter().all(|index| *index <= known.last()), "{label}");
+    Ok((wal, recovered, faulty))
 }
 
 pub(crate) fn write<D: Disk>(wal: &mut Wal<D>, disk: &mut D, batch: Batch) {
