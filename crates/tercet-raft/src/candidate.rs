@@ -14,6 +14,12 @@ impl Raft {
         }
         match self.role {
             Role::Leader(_) | Role::Quarantined(_) => {}
+            // It could not even vote for itself.
+            Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. }
+                if self.is_modern() && self.is_disk_stalled() =>
+            {
+                self.reset_election_timer();
+            }
             Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
                 if self.is_modern() && !self.config.rules.no_pre_vote {
                     self.become_pre_candidate();

@@ -54,6 +54,9 @@ pub enum Event {
     Committed { from: Index, to: Index, leads: bool },
     /// The leader heard from no majority and stepped down.
     QuorumLost { term: Term },
+    /// The leader's disk has not done a write for an election timeout: it stepped down, so that
+    /// one that can write may lead.
+    DiskStalled { term: Term },
     /// A transfer of leadership began.
     TransferBegun { to: NodeId },
     /// A transfer of leadership was given up.
@@ -133,6 +136,7 @@ impl Event {
             Self::Durable { .. } => "persisted",
             Self::Committed { .. } => "commit",
             Self::QuorumLost { .. } => "quorum_lost",
+            Self::DiskStalled { .. } => "disk_stalled",
             Self::TransferBegun { .. } => "transfer_begun",
             Self::TransferGivenUp { .. } => "transfer_given_up",
             Self::Dropped { .. } => "drop",
@@ -159,6 +163,7 @@ impl Event {
             Self::Role { term, .. }
             | Self::ElectionTimeout { term }
             | Self::RepairGivenUp { term }
+            | Self::DiskStalled { term }
             | Self::QuorumLost { term } => vec![("term", text(term))],
             Self::EntryDamaged { pos }
             | Self::EntryRepaired { pos }
@@ -255,6 +260,7 @@ impl Event {
                 format!("{node} stepping down, saw term {term}.")
             }
             Self::QuorumLost { .. } => format!("{node} stepping down, heard from no majority."),
+            Self::DiskStalled { .. } => format!("{node} stepping down, its disk stands still."),
             Self::NextIndex { peer, to, .. } => {
                 format!("Backtracking nextIndex for {} to {to} due to mismatch.", Classic(*peer))
             }
@@ -413,6 +419,10 @@ impl fmt::Display for Event {
                 write!(f, "heartbeat interval is now {ms} ms")
             }
             Self::HeartbeatInterval { ms: None } => f.write_str("heartbeat interval is as usual"),
+            Self::DiskStalled { term } => write!(
+                f,
+                "stepping down in term {term}: the disk has not done a write for an election timeout"
+            ),
             Self::EntryDamaged { pos } => {
                 write!(f, "entry {pos} is damaged on disk; asking the others for it")
             }

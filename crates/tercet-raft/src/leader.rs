@@ -171,6 +171,11 @@ impl Raft {
             self.outputs.push_back(Output::TransferEnded { result: Err(TransferError::TimedOut) });
         }
         self.expire_barriers();
+        if self.is_modern() && self.is_disk_stalled() {
+            self.event(Event::DiskStalled { term });
+            self.become_follower(term, None);
+            return;
+        }
         let check = self.is_modern() && !self.config.rules.no_check_quorum;
         let until = now.after(self.config.election_timeout_max);
         let Some(leader) = self.leading() else { return };

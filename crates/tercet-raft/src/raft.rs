@@ -45,8 +45,9 @@ pub struct Raft {
     durable_write: WriteId,
     /// The last write with a hard state: nothing is said before it is durable.
     hard_state_write: WriteId,
-    /// Writes on their way to the disk, each with the last index that it makes durable.
-    writes: VecDeque<(WriteId, Index)>,
+    /// Writes on their way to the disk, each with the last index that it makes durable and since
+    /// when.
+    writes: VecDeque<(WriteId, Index, Time)>,
     /// Messages that wait for a write. Their writes ascend.
     held: VecDeque<(WriteId, Envelope)>,
     pub(crate) forwarded: Forwarded,
@@ -186,7 +187,10 @@ impl Raft {
     /// When to step [`Input::Timeout`]; never, if the one timer that runs is frozen.
     pub fn poll_timeout(&self) -> Option<Time> {
         let own = match &self.role {
-            Role::Leader(leader) => Some(leader.poll_timeout()),
+            Role::Leader(leader) => {
+                let stalled_at = self.disk_stalled_at().filter(|_| self.is_modern());
+                Some(stalled_at.map_or(leader.poll_timeout(), |at| at.min(leader.poll_timeout())))
+            }
             Role::Quarantined(quarantine) => Some(quarantine.ask_at),
             Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
                 self.running_election_timer()
@@ -504,7 +508,7 @@ impl Raft {
         if hard_state.is_some() {
             self.hard_state_write = id;
         }
-        self.writes.push_back((id, self.log.last().index));
+        self.writes.push_back((id, self.log.last().index, self.now));
         self.outputs.push_back(Output::Write(Write {
             id,
             hard_state,
@@ -549,7 +553,7 @@ impl Raft {
             self.repairs.truncate(from);
             // What was on its way to the disk behind the cut is not what stands there now.
             self.durable = self.durable.min(from.prev());
-            for (_, last) in &mut self.writes {
+            for (_, last, _) in &mut self.writes {
                 *last = (*last).min(from.prev());
             }
             self.event(Event::Truncated { from, to });
@@ -572,15 +576,15 @@ impl Raft {
         if index <= self.durable {
             return WriteId(0);
         }
-        let covering = self.writes.iter().find(|(_, last)| *last >= index);
-        covering.map_or(self.last_write, |(id, _)| *id)
+        let covering = self.writes.iter().find(|(_, last, _)| *last >= index);
+        covering.map_or(self.last_write, |(id, ..)| *id)
     }
 
     fn on_durable(&mut self, write: WriteId) {
         assert!(write <= self.last_write, "{write:?} was asked for");
         self.durable_write = self.durable_write.max(write);
         let before = self.durable;
-        while let Some((id, last)) = self.writes.front().copied()
+        while let Some((id, last, _)) = self.writes.front().copied()
             && id <= write
         {
             self.writes.pop_front();
@@ -610,6 +614,17 @@ impl Raft {
 
     pub(crate) fn is_durable(&self, write: WriteId) -> bool {
         write <= self.durable_write
+    }
+
+    /// When the disk counts as stalled, if what it is writing does not get done: a leader that
+    /// cannot write must not keep the others from electing one that can.
+    pub(crate) fn disk_stalled_at(&self) -> Option<Time> {
+        let (_, _, since) = self.writes.front()?;
+        Some(since.after(self.config.election_timeout_max))
+    }
+
+    pub(crate) fn is_disk_stalled(&self) -> bool {
+        self.disk_stalled_at().is_some_and(|at| at <= self.now)
     }
 
     // --- commit ---

@@ -39,6 +39,8 @@ pub struct ReplicaConfig {
     /// How many bytes a second of old entries are read again, to find damage before somebody needs
     /// them; 0 for none.
     pub scrub_bytes_per_second: u64,
+    /// Whether a leader whose disk has become slow hands leadership over (modern profile).
+    pub slow_disk_hand_over: bool,
     /// How the write-ahead log is laid out.
     pub wal: WalOptions,
 }
@@ -62,6 +64,7 @@ impl ReplicaConfig {
             inflight_messages_max: 256,
             uncommitted_bytes_max: 64 << 20,
             scrub_bytes_per_second: 1 << 20,
+            slow_disk_hand_over: true,
             wal: WalOptions::default(),
         }
     }

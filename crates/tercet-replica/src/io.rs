@@ -7,6 +7,7 @@ use tercet_raft::{Envelope, Event, Incarnation, NodeId, NodeSet, Rules, Status, 
 use tercet_wal::{Entry, WalError};
 
 use crate::forming::FormMessage;
+use crate::health::SlowDisk;
 use crate::identity::Identity;
 use crate::record::RecordsError;
 
@@ -197,6 +198,8 @@ pub struct ReplicaStatus {
     pub values_index: u64,
     /// How many request ids are known.
     pub window_len: usize,
+    /// How slow the disk has become, if it has.
+    pub slow_disk: Option<SlowDisk>,
     /// Why `values.log` cannot be written, if it cannot.
     pub values_error: Option<String>,
 }

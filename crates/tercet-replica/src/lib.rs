@@ -21,6 +21,7 @@ mod content;
 mod error;
 mod forming;
 pub mod gate;
+mod health;
 mod identity;
 mod io;
 pub mod prepare;
@@ -34,6 +35,7 @@ pub use config::ReplicaConfig;
 pub use content::{LoggedContent, LoggedEntry, meta_of};
 pub use error::{Fatal, OpenError};
 pub use forming::{FormMessage, Standing, Unstarted};
+pub use health::SlowDisk;
 pub use identity::{Generation, Identity, IdentityError, IdentityState, Recovery};
 pub use io::{
     Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError, Submitted,

@@ -21,7 +21,7 @@ use tercet_raft::{
 };
 use tercet_replica::{
     Effect, Fatal, IdentityState, OpenError, PeerMessage, ReadError, Replica, ReplicaConfig,
-    SubmitError,
+    SlowDisk, SubmitError,
 };
 use tercet_wal::{FileDisk, WalOptions};
 use tokio::net::TcpListener;
@@ -390,7 +390,9 @@ impl Driver<'_> {
                 std::thread::sleep(lab.sync_delay);
             }
             self.replica.flush(now)?;
-            self.desk.metrics.observe_flush(begun.elapsed());
+            let took = begun.elapsed();
+            self.desk.metrics.observe_flush(took);
+            self.replica.note_sync(self.now(), took)?;
             self.act();
         }
         Ok(())
@@ -881,6 +883,11 @@ impl Driver<'_> {
         }
         if let Some(raft) = raft {
             problems.extend(damage(&raft.faulty));
+        }
+        if let Some(SlowDisk { usual, latest }) = status.slow_disk {
+            problems.push(format!(
+                "the disk has become slow: a sync takes {latest:.1?}, usually {usual:.1?}"
+            ));
         }
         if let Some(error) = &status.values_error {
             problems.push(format!("values.log cannot be written: {error}"));

@@ -524,7 +524,11 @@ impl World {
         let id = found.expect("something was due");
         if self.node(id).flush_at.is_some_and(|flush_at| flush_at <= at) {
             self.node_mut(id).flush_at = None;
-            self.with_replica(id, |replica| replica.flush(at));
+            let took = self.node(id).sync;
+            self.with_replica(id, |replica| {
+                replica.flush(at)?;
+                replica.note_sync(at, took)
+            });
         } else {
             self.with_replica(id, |replica| replica.tick(at));
         }

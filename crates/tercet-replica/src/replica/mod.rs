@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tercet_raft::{
-    BarrierId, DropReason, Event, Incarnation, Index, Input, NodeId, NodeSet, Output, Proposal,
-    ProposalId, Raft, Refusal, Time, TransferError, WriteId,
+    BarrierId, DropReason, Event, Incarnation, Index, Input, NodeId, NodeSet, Output, Profile,
+    Proposal, ProposalId, Raft, Refusal, RoleKind, Time, TransferError, WriteId,
 };
 use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry, Room, Wal, WalError};
 
@@ -30,6 +30,7 @@ use crate::config::ReplicaConfig;
 use crate::content::{LoggedContent, LoggedEntry, logged_entry, metas_match};
 use crate::error::{Fatal, fatal, open_failed};
 use crate::forming::{FormMessage, Forming, answer_as_member, later_generation};
+use crate::health::{DiskHealth, SlowDisk};
 use crate::identity::{Generation, Identity, IdentityState};
 use crate::io::{
     Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError,
@@ -119,6 +120,7 @@ struct Running<D: Disk> {
     /// An entry that a read found damaged.
     suspect: Cell<Option<u64>>,
     scrub: Scrub,
+    health: DiskHealth,
     check_files_at: Time,
 }
 
@@ -196,6 +198,7 @@ impl<D: Disk> Replica<D> {
                 disk_full: false,
                 values_index: 0,
                 window_len: 0,
+                slow_disk: None,
                 values_error: None,
             },
             Phase::Running(running) => ReplicaStatus {
@@ -206,6 +209,7 @@ impl<D: Disk> Replica<D> {
                 disk_full: running.disk_full,
                 values_index: running.values.written(),
                 window_len: running.window.len(),
+                slow_disk: running.health.slow(),
                 values_error: running.values_error.clone(),
             },
         }
@@ -542,6 +546,40 @@ impl<D: Disk> Replica<D> {
         };
         running.advance_values(&self.disk, &mut self.effects)?;
         running.answer_waiting_all(&mut self.effects);
+        Ok(())
+    }
+
+    /// The write and sync of a [`Self::flush`] that ended now took so long.
+    ///
+    /// A leader whose disk has become slow, ten times its usual for two seconds, hands leadership
+    /// over, though not more often than once a minute.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn note_sync(&mut self, now: Time, took: Duration) -> Result<(), Fatal> {
+        let Phase::Running(running) = &mut self.phase else {
+            return Ok(());
+        };
+        match running.health.note(now, took) {
+            None => return Ok(()),
+            Some(None) => {
+                let text = "the disk is as fast as usual again".to_owned();
+                self.effects.push_back(Effect::Notice(text));
+                return Ok(());
+            }
+            Some(Some(SlowDisk { usual, latest })) => {
+                self.effects.push_back(Effect::Warning(format!(
+                    "the disk has become slow: a sync takes {latest:.1?}, usually {usual:.1?}"
+                )));
+            }
+        }
+        let hands_over = self.config.slow_disk_hand_over
+            && self.config.profile == Profile::Modern
+            && running.raft.role() == RoleKind::Leader
+            && running.health.should_hand_over(now);
+        if hands_over {
+            self.step(now, Input::TransferLeadership { to: None }, Incoming::default())?;
+        }
         Ok(())
     }
 

@@ -12,6 +12,7 @@ use crate::config::ReplicaConfig;
 use crate::content::kind_of;
 use crate::error::{OpenError, io};
 use crate::forming::{FormStep, Forming};
+use crate::health::DiskHealth;
 use crate::identity::{Generation, Identity, IdentityError, IdentityState};
 use crate::io::{Effect, PeerMessage};
 use crate::values::{Check, ValuesFile};
@@ -226,6 +227,7 @@ impl<D: Disk> Replica<D> {
             unknown_requests: BTreeSet::new(),
             suspect: Cell::new(None),
             scrub: Scrub::new(now),
+            health: DiskHealth::default(),
             check_files_at: now.after(FILES_INTERVAL),
         };
         let (readmits, cut) = running.walk(&mut self.disk)?;
