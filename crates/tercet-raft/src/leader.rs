@@ -243,6 +243,9 @@ impl Raft {
             self.config.inflight_messages_max,
         );
         let commit = self.commit;
+        let next_of = |leader: &Leader| leader.peers.get(&to).map(|peer| peer.next);
+        let is_damaged =
+            self.leading().and_then(|leader| next_of(leader)).is_some_and(|at| self.is_faulty(at));
         let Some(leader) = self.leading() else { return };
         let round = leader.round;
         let Some(peer) = leader.peers.get_mut(&to) else {
@@ -251,6 +254,8 @@ impl Raft {
         if peer.sending {
             return;
         }
+        // A damaged entry cannot be sent; but that this node leads is said all the same.
+        let has_entries = peer.next <= last && !is_damaged;
         let bytes_max = match peer.kind {
             ProgressKind::Probe if peer.waiting => return,
             ProgressKind::Probe => {
@@ -260,19 +265,19 @@ impl Raft {
             ProgressKind::Replicate => {
                 let is_full =
                     peer.inflight_bytes >= inflight_max || peer.inflight.len() >= messages_max;
-                if peer.next > last || is_full {
+                if !has_entries || is_full {
                     return;
                 }
                 message_max.min(inflight_max - peer.inflight_bytes)
             }
         };
         let next = peer.next;
-        peer.sending = next <= last;
+        peer.sending = has_entries;
         let index = next.prev();
         let prev =
             LogPos { term: self.log.term_at(index).expect("next is at most one behind"), index };
         let message = Message::Append { prev, entries: Vec::new(), commit, round };
-        if next <= last {
+        if has_entries {
             let envelope = self.envelope(to, self.hard_state.term, message);
             self.outputs.push_back(Output::SendEntries { envelope, last, bytes_max });
         } else {
@@ -437,7 +442,9 @@ impl Raft {
             self.maybe_commit();
             self.maybe_hand_over();
         }
-        if is_modern || next <= self.log.last().index {
+        let has_more = is_modern || next <= self.log.last().index;
+        // Before a damaged one the next heartbeat is soon enough.
+        if has_more && !self.is_faulty(next) {
             self.send_entries(from);
         }
         // A node that waits to leave quarantine must hear that its Readmit is committed.
@@ -482,6 +489,12 @@ impl Raft {
     }
 
     // --- commit ---
+
+    /// A damaged entry is whole again: it counts here, and can be sent.
+    pub(crate) fn lead_repaired(&mut self) {
+        self.lead_durable();
+        self.send_to_all();
+    }
 
     /// This node's own disk has more.
     pub(crate) fn lead_durable(&mut self) {

@@ -145,7 +145,7 @@ impl Raft {
         // What was held back because of it counts now.
         let (term, agreed) = self.agreed;
         match (&self.role, self.leader) {
-            (Role::Leader(_), _) => self.lead_durable(),
+            (Role::Leader(_), _) => self.lead_repaired(),
             (_, Some(leader)) if term == self.hard_state.term => {
                 self.answer_agreed(leader, agreed);
             }
@@ -219,6 +219,7 @@ impl Raft {
         outcome: FetchOutcome,
     ) {
         let (own_term, peers) = (self.hard_state.term, self.peers());
+        let soon = self.now.after(self.config.heartbeat_interval);
         let later = self.now.after(self.config.election_timeout_max);
         if !self.log.contains(pos) {
             return;
@@ -226,19 +227,25 @@ impl Raft {
         let Some(wanted) = self.repairs.wanted.get_mut(&pos.index) else {
             return;
         };
+        if wanted.term < own_term {
+            // Who did not hold it then may have got it since, from the leader of that term.
+            wanted.term = own_term;
+            wanted.absent = NodeSet::EMPTY;
+        }
         match outcome {
             FetchOutcome::Whole(_) => {
                 self.outputs.push_back(Output::Repair { pos });
                 return;
             }
+            FetchOutcome::Absent if term < own_term => {
+                // Does not count: it may yet acknowledge the entry to the leader of that term.
+                if wanted.asked == Some(from) {
+                    wanted.ask_at = soon;
+                }
+                return;
+            }
             FetchOutcome::Absent => {
-                if wanted.term < own_term {
-                    wanted.term = own_term;
-                    wanted.absent = NodeSet::EMPTY;
-                }
-                if term >= own_term {
-                    wanted.absent.insert(from);
-                }
+                wanted.absent.insert(from);
                 wanted.damaged.remove(from);
             }
             FetchOutcome::Damaged => {

@@ -8,7 +8,7 @@ mod support;
 use std::time::Duration;
 
 use support::{Net, Random, node};
-use tercet_raft::{Input, Profile, RoleKind, Rules};
+use tercet_raft::{Input, Profile, RoleKind, Rules, Term};
 
 /// What a schedule met: a run in which something never happened tests nothing of it.
 #[derive(Default, Debug)]
@@ -21,6 +21,51 @@ struct Met {
     truncated: usize,
     transfers: usize,
     barriers: usize,
+    damaged: usize,
+    repaired: usize,
+    dropped: usize,
+}
+
+/// Whether a node's own copy of an entry is whole, and counts: it never lost its memory.
+fn holds_whole(net: &Net, slot: u8, index: u64, term: Term) -> bool {
+    let disk = &net.nodes[&node(slot)].disk;
+    let entry = usize::try_from(index - 1).ok().and_then(|at| disk.log.get(at));
+    !disk.quarantined
+        && !disk.damaged.contains(&index)
+        && entry.is_some_and(|entry| entry.meta.term == term)
+}
+
+/// Damages an entry of which another whole copy is left; or, where `alone` (nobody ever loses a
+/// whole disk), one that nobody else has.
+fn damage(net: &mut Net, slot: u8, count: u8, alone: bool, random: &mut Random) -> bool {
+    let disk = &net.nodes[&node(slot)].disk;
+    let last = disk.log.len() as u64;
+    if last == 0 {
+        return false;
+    }
+    // Mostly near the end, where it matters.
+    let index = last - random.below(last.min(4));
+    let entry = disk.log[usize::try_from(index - 1).unwrap()];
+    let others: Vec<u8> = (1..=count).filter(|other| *other != slot).collect();
+    let whole = others.iter().any(|other| holds_whole(net, *other, index, entry.meta.term));
+    let log_of = |other: &u8| &net.nodes[&node(*other)].disk.log;
+    let held = |other: &u8| log_of(other).iter().any(|of_other| *of_other == entry);
+    if !(whole || alone && !others.iter().any(held)) {
+        return false;
+    }
+    net.damage(slot, index);
+    true
+}
+
+/// Whether this disk can be lost: no other node's damage depends on it.
+fn is_spare(net: &Net, slot: u8, count: u8) -> bool {
+    (1..=count).filter(|other| *other != slot).all(|other| {
+        let disk = &net.nodes[&node(other)].disk;
+        disk.damaged.iter().all(|index| {
+            let term = disk.log[usize::try_from(index - 1).unwrap()].meta.term;
+            (1..=count).any(|third| third != slot && holds_whole(net, third, *index, term))
+        })
+    })
 }
 
 fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
@@ -35,6 +80,8 @@ fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
     }
     let faults = u64::from((count - 1) / 2);
     let (loss, double) = (random.below(20), random.below(20));
+    // Either disks are lost, or single entries of which there was but one copy.
+    let alone = random.chance(40);
     let mut muted: Vec<u8> = Vec::new();
     for step in 0..1_000_u64 {
         let slot = 1 + u8::try_from(random.below(u64::from(count))).unwrap();
@@ -72,7 +119,10 @@ fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
                 let target = net.nodes.get_mut(&node(slot)).unwrap();
                 target.slow_disk = !target.slow_disk;
             }
-            80..=86 => net.sync(slot),
+            80..=84 => net.sync(slot),
+            85 | 86 => {
+                met.damaged += usize::from(damage(&mut net, slot, count, alone, &mut random));
+            }
             87..=89 => {
                 if net.is_up(slot) {
                     met.crashes += 1;
@@ -88,7 +138,8 @@ fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
             }
             93 => {
                 muted.retain(|slot| net.nodes[&node(*slot)].disk.quarantined);
-                if (muted.len() as u64) < faults && !muted.contains(&slot) {
+                let may_be_lost = !alone && is_spare(&net, slot, count);
+                if may_be_lost && (muted.len() as u64) < faults && !muted.contains(&slot) {
                     met.wipes += 1;
                     net.wipe(slot);
                     muted.push(slot);
@@ -135,6 +186,9 @@ fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
         assert_ne!(net.raft(slot).role(), RoleKind::Quarantined, "n{slot} was readmitted");
         assert_eq!(net.applied(slot).last(), Some(&last), "n{slot} has the last value");
         assert_eq!(net.applied(slot), net.applied(leader), "n{slot} agrees");
+        assert_eq!(net.damaged(slot), [], "n{slot} is whole");
+        met.repaired += net.count(slot, |event| event.kind() == "entry_repaired");
+        met.dropped += net.count(slot, |event| event.kind() == "never_committed");
         met.readmitted += net.count(slot, |event| event.kind() == "readmitted");
         met.truncated += net.count(slot, |event| event.kind() == "truncated");
         met.leaders += net.count(slot, |event| event.kind() == "leader");
@@ -153,8 +207,19 @@ fn many(seeds: std::ops::Range<u64>, count: u8, profile: Profile) {
             std::panic::resume_unwind(panic);
         }
     }
-    let Met { leaders, crashes, wipes, readmitted, committed, truncated, transfers, barriers } =
-        met;
+    let Met {
+        leaders,
+        crashes,
+        wipes,
+        readmitted,
+        committed,
+        truncated,
+        transfers,
+        barriers,
+        damaged,
+        repaired,
+        dropped,
+    } = met;
     for (what, n) in [
         ("leaders", leaders),
         ("crashes", crashes),
@@ -164,6 +229,9 @@ fn many(seeds: std::ops::Range<u64>, count: u8, profile: Profile) {
         ("truncations", truncated),
         ("transfers", transfers),
         ("barriers", barriers),
+        ("damage", damaged),
+        ("repairs", repaired),
+        ("entries that were never committed", dropped),
     ] {
         assert!(n > 0, "no schedule met {what}");
     }

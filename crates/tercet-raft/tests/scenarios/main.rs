@@ -10,6 +10,7 @@ mod elections;
 mod messages;
 mod reads;
 mod rejoin;
+mod repair;
 mod replication;
 #[path = "../support/mod.rs"]
 mod support;

@@ -56,7 +56,10 @@ impl TestDisk {
             if recovered.runs.last().is_none_or(|run| run.term < entry.meta.term) {
                 recovered.runs.push(LogPos { term: entry.meta.term, index: Index(index) });
             }
-            if let EntryKind::Readmit { node, incarnation } = entry.meta.kind {
+            // What is damaged cannot be read: it is known by its place and term.
+            if let EntryKind::Readmit { node, incarnation } = entry.meta.kind
+                && !self.damaged.contains(&index)
+            {
                 recovered.readmits.insert(Index(index), (node, incarnation));
             }
             recovered.last = Index(index);
@@ -236,6 +239,20 @@ impl Net {
         target.log = target.disk.log.clone();
     }
 
+    /// The bytes of an entry are damaged on disk; a node that runs has just noticed.
+    pub(crate) fn damage(&mut self, slot: u8, index: u64) {
+        let target = self.nodes.get_mut(&node(slot)).unwrap();
+        assert!(index >= 1 && index <= target.disk.log.len() as u64, "it is on the disk");
+        target.disk.damaged.insert(index);
+        if target.raft.is_some() {
+            self.step(slot, Input::Faulty { index: Index(index) });
+        }
+    }
+
+    pub(crate) fn damaged(&self, slot: u8) -> Vec<u64> {
+        self.nodes[&node(slot)].disk.damaged.iter().copied().collect()
+    }
+
     /// The disk is lost, and the node started again: a new incarnation.
     pub(crate) fn wipe(&mut self, slot: u8) {
         self.crash(slot);
@@ -368,6 +385,10 @@ impl Net {
         if !self.nodes[&id].slow_disk {
             self.sync(id.slot());
         }
+    }
+
+    pub(crate) fn slow(&mut self, slot: u8, slow: bool) {
+        self.node_mut(slot).slow_disk = slow;
     }
 
     /// All writes of a node reach its disk.

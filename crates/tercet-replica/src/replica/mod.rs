@@ -18,8 +18,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tercet_raft::{
-    BarrierId, DropReason, Event, Incarnation, Index, Input, NodeId, NodeSet, Output, Profile,
-    Proposal, ProposalId, Raft, Refusal, RoleKind, Time, TransferError, WriteId,
+    BarrierId, DropReason, Event, Incarnation, Index, Input, Message, NodeId, NodeSet, Output,
+    Profile, Proposal, ProposalId, Raft, Refusal, RoleKind, Time, TransferError, WriteId,
 };
 use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry, Room, Wal, WalError};
 
@@ -274,8 +274,10 @@ impl<D: Disk> Replica<D> {
                     self.effects.push_back(Effect::Warning(text));
                     return Ok(());
                 }
-                if running.disk_full && !entries.is_empty() {
-                    // Not refused, but not heard: the leader tries again at its heartbeats.
+                let appends = matches!(envelope.message, Message::Append { .. });
+                if running.disk_full && appends && !entries.is_empty() {
+                    // Not refused, but not heard: the leader tries again at its heartbeats. (The
+                    // bytes of a damaged entry need no room.)
                     return Ok(());
                 }
                 let incoming = Incoming { entries, ..Incoming::default() };
