@@ -367,20 +367,11 @@ impl Raft {
             Message::HeartbeatReply { round } => {
                 peer.active_at = Some(now);
                 peer.round = peer.round.max(*round);
-                let stalled =
-                    peer.matched == peer.matched_at_heartbeat && !peer.inflight.is_empty();
-                peer.matched_at_heartbeat = peer.matched;
-                let prev = peer.next.prev();
-                if stalled {
-                    self.probe_gap(from, prev);
-                }
+                self.note_heard(from);
                 self.confirm_barriers();
             }
-            Message::LearnerReply { outcome } => {
-                if let Some(outcome) = outcome {
-                    self.on_outcome(from, *outcome);
-                }
-            }
+            Message::LearnerReply { outcome: Some(outcome) } => self.on_outcome(from, *outcome),
+            Message::LearnerReply { outcome: None } => self.note_heard(from),
             Message::Rejoin => self.maybe_readmit(from, incarnation),
             Message::PreVote { .. }
             | Message::PreVoteReply { .. }
@@ -393,6 +384,20 @@ impl Raft {
             | Message::TimeoutNow
             | Message::ReadIndex { .. }
             | Message::ReadIndexReply { .. } => unreachable!("not an answer to a leader"),
+        }
+    }
+
+    /// A peer answered a heartbeat: did anything move since the last one?
+    fn note_heard(&mut self, from: NodeId) {
+        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else {
+            return;
+        };
+        let stored = peer.stored();
+        let stalled = stored == peer.stored_at_heartbeat && !peer.inflight.is_empty();
+        peer.stored_at_heartbeat = stored;
+        let prev = peer.next.prev();
+        if stalled {
+            self.probe_gap(from, prev);
         }
     }
 

@@ -34,9 +34,9 @@ pub(crate) struct Progress {
     pub(crate) active_at: Option<Time>,
     /// The highest round that it answered.
     pub(crate) round: u64,
-    /// `matched` at the last heartbeat's answer: no progress since then, with messages on their
+    /// What it had stored at the last heartbeat's answer: no progress since then, with messages on their
     /// way, means that some may be lost.
-    pub(crate) matched_at_heartbeat: Index,
+    pub(crate) stored_at_heartbeat: Index,
 }
 
 impl Progress {
@@ -54,7 +54,7 @@ impl Progress {
             inflight_bytes: 0,
             active_at: None,
             round: 0,
-            matched_at_heartbeat: Index::ZERO,
+            stored_at_heartbeat: Index::ZERO,
         }
     }
 
@@ -88,7 +88,7 @@ impl Progress {
         self.quarantined = quarantined;
         self.matched = Index::ZERO;
         self.learned = Index::ZERO;
-        self.matched_at_heartbeat = Index::ZERO;
+        self.stored_at_heartbeat = Index::ZERO;
         self.sending = false;
         self.become_probe(next);
     }

@@ -468,3 +468,32 @@ fn nobody_leads_below_the_floor() {
         }
     }
 }
+
+/// What was sent to a muted node got lost, and all that may be on its way to it is: an answer to a
+/// heartbeat shows it, as with any other peer.
+#[test]
+fn a_muted_node_gets_what_was_lost_on_its_way() {
+    let mut net = Net::new(3, Modern);
+    net.inflight_bytes_max = 200;
+    for slot in 1..=3 {
+        net.crash(slot);
+        net.restart(slot);
+    }
+    net.elect(1);
+    net.wipe(3);
+    net.node_mut(3).hold_admit = true;
+    net.run_ms(1_000);
+    let stored = net.terms(3).len();
+    for _ in 0..10 {
+        net.propose(1);
+        let to_3 = |envelope: &Envelope| {
+            envelope.to == node(3) && matches!(envelope.message, Message::Append { .. })
+        };
+        net.take_wire(to_3);
+        net.settle_only(|envelope| !to_3(envelope));
+        net.take_wire(to_3);
+    }
+    assert_eq!(net.terms(3).len(), stored, "nothing arrived");
+    net.run_ms(1_000);
+    assert_eq!(net.terms(3), net.terms(1));
+}
