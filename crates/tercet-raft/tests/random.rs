@@ -49,7 +49,7 @@ fn damage(net: &mut Net, slot: u8, count: u8, alone: bool, random: &mut Random) 
     let others: Vec<u8> = (1..=count).filter(|other| *other != slot).collect();
     let whole = others.iter().any(|other| holds_whole(net, *other, index, entry.meta.term));
     let log_of = |other: &u8| &net.nodes[&node(*other)].disk.log;
-    let held = |other: &u8| log_of(other).iter().any(|of_other| *of_other == entry);
+    let held = |other: &u8| log_of(other).contains(&entry);
     if !(whole || alone && !others.iter().any(held)) {
         return false;
     }

@@ -461,9 +461,12 @@ pub(crate) fn encode(message: &PeerMessage, out: &mut Vec<Bytes>) {
 
 /// Whether a message goes by the bulk link: what carries entries, or must not overtake them.
 pub(crate) fn is_bulk(message: &PeerMessage) -> bool {
+    let PeerMessage::Raft { envelope, .. } = message else {
+        return false;
+    };
     matches!(
-        message,
-        PeerMessage::Raft { envelope: Envelope { message: Message::Append { .. }, .. }, .. }
+        envelope.message,
+        Message::Append { .. } | Message::FetchReply { outcome: FetchOutcome::Whole(_), .. }
     )
 }
 
@@ -539,6 +542,9 @@ mod tests {
             Message::ReadIndex { id: 77 },
             Message::ReadIndexReply { id: 77, index: None },
             Message::ReadIndexReply { id: 77, index: Some(Index(0)) },
+            Message::Fetch { pos: p },
+            Message::FetchReply { pos: p, outcome: FetchOutcome::Damaged },
+            Message::FetchReply { pos: p, outcome: FetchOutcome::Absent },
         ];
         for message in messages {
             for to_incarnation in [None, Some(Incarnation(u128::MAX - 5))] {
@@ -575,21 +581,41 @@ mod tests {
         tercet_wal::encode_entry(&header, &[&[2], &incarnation.0.to_le_bytes()], &mut out);
         let entry = Entry::parse(out.freeze()).unwrap();
         let kind = EntryKind::Readmit { node: node(2), incarnation };
-        let envelope = Envelope {
-            from: node(1),
-            from_incarnation: Incarnation(1),
-            to: node(3),
-            to_incarnation: None,
-            term: Term(3),
-            message: Message::Append {
-                prev: LogPos::new(3, 14),
-                entries: vec![EntryMeta { term: Term(3), kind }],
-                commit: Index(2),
-                round: 1,
-            },
+        let meta = EntryMeta { term: Term(3), kind };
+        let append = Message::Append {
+            prev: LogPos::new(3, 14),
+            entries: vec![meta],
+            commit: Index(2),
+            round: 1,
         };
-        let sent = PeerMessage::Raft { cluster_id: 9, envelope, entries: vec![entry] };
-        assert_eq!(through_the_wire(&sent), sent);
+        let outcome = FetchOutcome::Whole(meta);
+        for message in [append, Message::FetchReply { pos: LogPos::new(3, 15), outcome }] {
+            let envelope = Envelope {
+                from: node(1),
+                from_incarnation: Incarnation(1),
+                to: node(3),
+                to_incarnation: None,
+                term: Term(3),
+                message,
+            };
+            let sent = PeerMessage::Raft { cluster_id: 9, envelope, entries: vec![entry.clone()] };
+            assert_eq!(through_the_wire(&sent), sent);
+            assert!(is_bulk(&sent), "a vote never waits behind it");
+            let PeerMessage::Raft { envelope, .. } = sent else { unreachable!() };
+            let without = PeerMessage::Raft { cluster_id: 9, envelope, entries: Vec::new() };
+            let mut out = Vec::new();
+            encode(&without, &mut out);
+            let bytes = out.concat();
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let mut reader = frame::FrameReader::new(&bytes[..], 1 << 20);
+            let frame = runtime.block_on(reader.next()).unwrap().unwrap();
+            let is_fetched = matches!(
+                &without,
+                PeerMessage::Raft { envelope, .. }
+                    if matches!(envelope.message, Message::FetchReply { .. })
+            );
+            assert_eq!(decode(frame).is_err(), is_fetched, "a fetched entry is there, or refused");
+        }
     }
 
     #[test]
