@@ -40,7 +40,8 @@ fn holds_whole(net: &Net, slot: u8, index: u64, term: Term) -> bool {
 fn damage(net: &mut Net, slot: u8, count: u8, alone: bool, random: &mut Random) -> bool {
     let disk = &net.nodes[&node(slot)].disk;
     let last = disk.log.len() as u64;
-    if last == 0 {
+    // Not while the disk is behind: what is about to be cut there is no entry of the log any more.
+    if last == 0 || !net.pending_writes(slot).is_empty() {
         return false;
     }
     // Mostly near the end, where it matters.
