@@ -16,7 +16,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use crate::disk::{BLOCK, Disk, DiskFile, SECTOR, is_unreadable, unreadable_error};
-use crate::entry::{Entry, EntryHeader};
+use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
     EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HeaderError, ID_BYTES, Identifier,
     SEAL_BYTES, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
@@ -198,7 +198,10 @@ impl Scan<'_> {
         };
         let end = body + u64::from(header.body_bytes);
         let mut has_ids = id.is_some();
-        let mut entries = Vec::new();
+        // No entry is shorter than its header, whatever their number is said to be.
+        let count =
+            (header.entry_count as usize).min(header.body_bytes as usize / ENTRY_HEADER_BYTES);
+        let mut entries = Vec::with_capacity(count);
         let (mut at, mut ids, mut index) = (body, self.ids - ID_BYTES as u64, header.first_index);
         while at < end {
             let place = u32::try_from(at).map_err(|_| CONTRADICTION)?;
@@ -350,6 +353,7 @@ pub(crate) fn open<D: Disk>(
     let mut mends: Vec<Mend> = Vec::new();
     // What stands in the place of the last segment's seal.
     let mut seal = [0; SEAL_BYTES];
+    let mut unreadable_in_last = Vec::new();
     let mut bytes = Vec::new();
     for (position, number) in numbers.iter().enumerate() {
         let expected = u32::try_from(position + 1).expect("few");
@@ -406,6 +410,7 @@ pub(crate) fn open<D: Disk>(
         }
         read_segment(&mut wal, &mut recovered, &mut mends, header, file, &bytes, &unreadable)?;
         seal = Seal::found(&bytes);
+        unreadable_in_last = unreadable;
     }
     let last = wal.segments.last().expect("the first segment is in use, or was refused");
     if !is_zero(&seal) {
@@ -415,6 +420,14 @@ pub(crate) fn open<D: Disk>(
             let what = "what stands in the place of its seal is none".to_owned();
             WalError::Corrupt { segment: last.name(), offset: SEAL_OFFSET, what }
         });
+    }
+    // What comes next is written there, a part of a block at a time.
+    for bad in unreadable_in_last {
+        let (from, to) = (bad.start.max(last.end), bad.end.min(last.ids));
+        if from < to {
+            let bytes = vec![0; usize::try_from(to - from).expect("a block")];
+            mends.push(Mend { segment: wal.segments.len() - 1, offset: from, bytes });
+        }
     }
     for name in unused {
         disk.remove(&name).map_err(io_error("remove", &name))?;
@@ -577,14 +590,6 @@ fn read_segment<D: Disk>(
     }
     wal.next_frame = scan.next_frame;
     wal.last_on_disk = wal.places.len() as u64;
-    // What comes next is written where nothing can be read: a part of a block at a time.
-    for bad in unreadable {
-        let (from, to) = (bad.start.max(scan.end), bad.end.min(scan.ids));
-        if from < to {
-            let zeros = vec![0; usize::try_from(to - from).expect("a block")];
-            mends.push(Mend { segment, offset: from, bytes: zeros });
-        }
-    }
     wal.segments.push(Segment { number, file, bytes: length, end: scan.end, ids: scan.ids });
     Ok(())
 }

@@ -9,6 +9,7 @@ mod support;
 
 use std::ops::Range;
 
+use support::made::parts_of;
 use support::{Image, Model, Rng, append, entry, image, open_all, open_known, small, state};
 use tercet_wal::{Batch, Entry, MemDisk, Survive, Wal, WalError};
 
@@ -124,11 +125,7 @@ fn find_in_flight(all: &Image, none: &Image, entries: &[Entry]) -> Option<InFlig
         let mut differing = (HEADER..bytes.len()).filter(|at| bytes[*at] != old[*at]);
         let Some(start) = differing.next() else { continue };
         let last = differing.next_back().unwrap_or(start);
-        let mut parts = vec![start..start + 64];
-        for entry in entries {
-            let at = parts.last()?.end;
-            parts.push(at..at + entry.frame.len());
-        }
+        let parts = parts_of(start, entries);
         let mut ids = Vec::new();
         if last >= parts.last()?.end {
             // The highest identifier ends at a multiple of its length from the file's end.
@@ -188,11 +185,7 @@ fn expected(
     let before = model.last() + 1 - place.parts.len() as u64;
     let faulty: Vec<u64> =
         lost.iter().filter(|part| **part > 0).map(|part| before + *part as u64).collect();
-    if faulty.is_empty() {
-        seen.kept += 1
-    } else {
-        seen.faulty += 1
-    }
+    *(if faulty.is_empty() { &mut seen.kept } else { &mut seen.faulty }) += 1;
     (model.clone(), faulty)
 }
 

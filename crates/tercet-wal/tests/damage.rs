@@ -115,18 +115,17 @@ fn a_torn_frame_is_kept_by_its_identifiers() {
     let parts = frame.parts();
     let (mut kept_faulty, mut cut) = (0, 0);
     for part in 0..parts.len() {
-        let alone = |bytes: &mut [u8]| {
-            zero(&mut bytes[frame.ids.0..frame.id(part).start]);
-            zero(&mut bytes[frame.id(part).end..frame.ids.1]);
-        };
-        let missing = |bytes: &mut [u8]| zero(&mut bytes[frame.id(part)]);
-        let changes: [(&dyn Fn(&mut [u8]), bool); 2] = [(&alone, true), (&missing, false)];
-        for (change, is_alone) in changes {
+        for is_alone in [true, false] {
             for kept in [0, 1, FRAME_HEADER, frame.bytes / 2, frame.bytes - 1] {
                 let mut torn = whole.clone();
                 let bytes = torn.get_mut(&name).unwrap();
                 zero(&mut bytes[frame.offset + kept..frame.end()]);
-                change(bytes);
+                if is_alone {
+                    zero(&mut bytes[frame.ids.0..frame.id(part).start]);
+                    zero(&mut bytes[frame.id(part).end..frame.ids.1]);
+                } else {
+                    zero(&mut bytes[frame.id(part)]);
+                }
                 let lost = |at: &usize| parts[*at].end > frame.offset + kept;
                 let has_id = |at: &usize| (*at == part) == is_alone;
                 let label = format!("{kept} bytes, identifier {part} alone: {is_alone}");
@@ -279,6 +278,65 @@ fn any_one_block_may_be_lost() {
         }
         assert!(faulty_entries > 50, "{label}: {faulty_entries}");
     }
+}
+
+/// A log of random frames, large and small, with cuts in it.
+fn random_log(rng: &mut Rng) -> Made {
+    let mut made = Made::new();
+    let (count_max, body_max) = [(3, 20_000), (60, 60), (6, 2_000)][rng.index(3)];
+    for _ in 0..5 + rng.below(20) {
+        let mut batch = Batch::default();
+        if rng.one_in(3) || made.model.hard_state.term == 0 {
+            batch = state(made.model.hard_state.term + 1, 1);
+        }
+        if made.model.last() > 0 && rng.one_in(4) {
+            batch.truncate_from = Some(1 + rng.below(made.model.last()));
+        }
+        let term = batch.hard_state.unwrap_or(made.model.hard_state).term;
+        let kept = batch.truncate_from.map_or(made.model.last(), |from| from - 1);
+        for index in kept + 1..=kept + rng.below(count_max) {
+            let length = rng.below(body_max);
+            batch.entries.push(entry(term, index, &rng.bytes(length)));
+        }
+        made.write(batch);
+    }
+    made
+}
+
+/// The same with other logs, and with faults that begin and end anywhere in a block.
+#[test]
+fn any_part_of_any_one_block_may_be_lost() {
+    let mut faulty_entries = 0;
+    for seed in 0..60 {
+        let mut rng = Rng(seed);
+        let made = random_log(&mut rng);
+        let whole = made.image();
+        let newest = segment(u32::try_from(whole.len()).unwrap());
+        for round in 0..20 {
+            let number = 1 + u32::try_from(rng.below(whole.len() as u64)).unwrap();
+            let name = segment(number);
+            let length = whole[&name].len();
+            // Where something stands, three times in four.
+            let at = match (rng.below(4), made.of(number).last()) {
+                (0 | 1, Some(last)) => HEADER + rng.index(last.end() - HEADER),
+                (2, Some(last)) => last.ids.0 + rng.index(length - last.ids.0),
+                _ => rng.index(length),
+            };
+            let end = (at / 4096 * 4096 + 4096).min(length);
+            let size = 1 + rng.index(end - at);
+            let random = Fault::Random(rng.next());
+            let faults = [Fault::Zeros, Fault::Flipped, random, Fault::Unreadable];
+            let fault = faults[rng.index(4)];
+            if name == newest && at < 544 && at + size > 512 {
+                continue;
+            }
+            let label = format!("seed {seed}, round {round}: {name}, {size} at {at}: {fault:?}");
+            let disk = disk_of(&whole);
+            fault.strike(&disk, &name, at, size);
+            faulty_entries += assert_mended(&made, disk, &label).0.len();
+        }
+    }
+    assert!(faulty_entries > 300, "{faulty_entries}");
 }
 
 /// A block that could not be read does not come in the way of what is written next.

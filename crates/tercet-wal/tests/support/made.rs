@@ -1,5 +1,6 @@
 //! A log that is made frame by frame, with the places of all of its parts.
 
+use std::iter;
 use std::ops::Range;
 
 use tercet_wal::{Batch, Entry, MemDisk, Wal};
@@ -22,6 +23,17 @@ pub(crate) struct Frame {
     pub(crate) entries: Vec<Entry>,
 }
 
+/// The parts of a frame that stands here: its header, then its entries.
+pub(crate) fn parts_of(offset: usize, entries: &[Entry]) -> Vec<Range<usize>> {
+    let lengths = iter::once(FRAME_HEADER).chain(entries.iter().map(|entry| entry.frame.len()));
+    lengths
+        .scan(offset, |at, length| {
+            *at += length;
+            Some(*at - length..*at)
+        })
+        .collect()
+}
+
 impl Frame {
     pub(crate) const fn end(&self) -> usize {
         self.offset + self.bytes
@@ -29,12 +41,7 @@ impl Frame {
 
     /// Where its parts stand: its header, then its entries.
     pub(crate) fn parts(&self) -> Vec<Range<usize>> {
-        let mut parts = vec![self.offset..self.offset + FRAME_HEADER];
-        for entry in &self.entries {
-            let at = parts.last().unwrap().end;
-            parts.push(at..at + entry.frame.len());
-        }
-        parts
+        parts_of(self.offset, &self.entries)
     }
 
     /// Where the identifier of a part stands.
