@@ -321,3 +321,37 @@ fn leader_stickiness_ignores_higher_terms() {
     net.step(2, ask(2, false));
     assert_eq!((net.raft(2).term(), voted_for(&net, 2)), (Term(9), Some(3)), "n1 is silent");
 }
+
+/// A leader that cannot write would keep the others from electing one that can: it steps down, and
+/// does not campaign before its disk is back.
+#[test]
+fn a_leader_whose_disk_stalls_steps_down() {
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    let before = net.submit(1);
+    net.node_mut(1).slow_disk = true;
+    net.clear_events();
+    let during = net.submit(1);
+    net.run_ms(50);
+    assert_eq!(net.applied(2), [before, during], "the others commit without it");
+    assert_eq!(net.applied(1), [before]);
+    net.run_ms(2000);
+    assert_eq!(net.count(1, |event| event.kind() == "disk_stalled"), 1);
+    assert_eq!(net.count(1, |event| event.kind() == "pre_vote_asked"), 0, "not even a question");
+    let leader = net.leader().expect("one of the others leads");
+    assert_ne!(leader, 1);
+    let after = net.submit(leader);
+    net.node_mut(1).slow_disk = false;
+    net.sync(1);
+    net.run_ms(500);
+    for slot in 1..=3 {
+        assert_eq!(net.applied(slot), [before, during, after], "n{slot}");
+    }
+    // Figure 2 knows nothing of disks.
+    let mut net = Net::new(3, Paper);
+    net.elect(1);
+    net.node_mut(1).slow_disk = true;
+    net.submit(1);
+    net.run_ms(2000);
+    assert_eq!(role(&net, 1).0, RoleKind::Leader);
+}
