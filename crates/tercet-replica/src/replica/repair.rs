@@ -147,7 +147,9 @@ impl<D: Disk> Running<D> {
         let meta = meta_of(&entries[0]);
         envelope.message = Message::FetchReply { pos, outcome: FetchOutcome::Whole(meta) };
         let to = envelope.to;
-        effects.push_back(Effect::Send { to, message: PeerMessage::Raft { envelope, entries } });
+        let cluster_id = self.cluster_id;
+        let message = PeerMessage::Raft { cluster_id, envelope, entries };
+        effects.push_back(Effect::Send { to, message });
         Ok(())
     }
 }
