@@ -28,11 +28,11 @@ use crate::raft::{Raft, Role};
 use crate::types::{EntryKind, EntryMeta, Index, LogPos, NodeId, NodeSet, Term, Time, WriteId};
 
 /// How many entries are asked for at a time.
-const WINDOW: usize = 64;
+const WINDOW: usize = 16;
 /// How many election timeouts a leader waits for its damaged entries at first, before somebody else
 /// may try; doubled each time, up to a limit.
 const PATIENCE: u32 = 4;
-const PATIENCE_DOUBLINGS_MAX: u32 = 5;
+const PATIENCE_DOUBLINGS_MAX: u32 = 8;
 
 /// The damaged entries of this node's log.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
