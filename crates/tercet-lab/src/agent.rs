@@ -18,12 +18,12 @@ use tonic::{Request, Response, Status};
 
 use crate::ast::Wipe;
 use crate::backend::{Done, WorldError};
-use crate::processes::{CLUSTER, NodeProcesses as _, Processes};
+use crate::processes::{CLUSTER, NodeProcesses, Processes};
 use crate::real::TOKEN;
 use crate::setup::NodeGiven;
 
-/// How long a run may stay without a word from its caller.
-const SILENCE: Duration = Duration::from_secs(60);
+/// How often an agent looks whether its caller is gone, at least.
+const LOOK: Duration = Duration::from_secs(1);
 /// The longest name of a run.
 const RUN_NAME_MAX: usize = 64;
 /// The shortest token of an agent that others can reach.
@@ -58,19 +58,32 @@ pub enum AgentError {
     Service(#[from] tonic::transport::Error),
 }
 
-/// Serves as an agent that runs `program` for its nodes, with all runs under `dir`; for ever.
+/// How an agent is set up.
+#[derive(Clone, Debug)]
+pub struct AgentOptions {
+    /// What it runs as a node.
+    pub program: PathBuf,
+    /// Where callers connect.
+    pub listen: SocketAddr,
+    /// Where all runs have their directories.
+    pub dir: PathBuf,
+    /// What callers must know, if anything.
+    pub token: Option<String>,
+    /// How long a run may stay without a word from its caller until its nodes are stopped.
+    pub silence: Duration,
+}
+
+/// Serves as an agent; for ever.
 ///
 /// `on_ready` is called with the address as soon as callers can connect.
 ///
 /// # Errors
 /// What keeps the agent from running.
 pub async fn serve_agent(
-    program: PathBuf,
-    listen: SocketAddr,
-    dir: PathBuf,
-    token: Option<String>,
+    options: AgentOptions,
     on_ready: impl FnOnce(SocketAddr) + Send,
 ) -> Result<(), AgentError> {
+    let AgentOptions { program, listen, dir, token, silence } = options;
     let is_secret = token.as_ref().is_some_and(|token| token.len() >= TOKEN_MIN);
     if !listen.ip().is_loopback() && !is_secret {
         return Err(AgentError::NoToken(listen));
@@ -82,7 +95,7 @@ pub async fn serve_agent(
     let address =
         incoming.local_addr().map_err(|error| AgentError::Listen(listen, error.to_string()))?;
     let shared = Arc::new(Mutex::new(State { run: None, made: BTreeSet::new() }));
-    tokio::spawn(end_silent(Arc::clone(&shared)));
+    tokio::spawn(end_silent(Arc::clone(&shared), silence));
     let agent = Agent { program, dir, shared };
     let check = move |request: Request<()>| -> Result<Request<()>, Status> {
         let given = request.metadata().get(TOKEN).map_or(&[][..], |value| value.as_bytes());
@@ -149,13 +162,13 @@ fn lock(shared: &Shared) -> MutexGuard<'_, State> {
 }
 
 /// Ends a run whose caller is gone.
-async fn end_silent(shared: Shared) {
+async fn end_silent(shared: Shared, silence: Duration) {
     loop {
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        tokio::time::sleep(LOOK.min(silence / 4)).await;
         let shared = Arc::clone(&shared);
         let end = move || {
             let mut state = lock(&shared);
-            if state.run.as_ref().is_some_and(|run| run.heard.elapsed() > SILENCE)
+            if state.run.as_ref().is_some_and(|run| run.heard.elapsed() > silence)
                 && let Some(mut run) = state.run.take()
             {
                 run.processes.stop_all();
@@ -213,14 +226,29 @@ impl Agent {
         })
         .await
     }
-}
 
-fn wipe_of(what: &str) -> Done<Wipe> {
-    match what {
-        "log" => Ok(Wipe::Log),
-        "meta" => Ok(Wipe::Meta),
-        "all" => Ok(Wipe::All),
-        other => Err(WorldError(format!("{other:?} is neither log nor meta nor all"))),
+    /// Does something to a node that needs no more than its name.
+    async fn order(
+        &self,
+        request: Request<v1::AgentNodeRequest>,
+        act: fn(&mut Processes, NodeId) -> Done,
+    ) -> Result<Response<v1::AgentResponse>, Status> {
+        let v1::AgentNodeRequest { run, node } = request.into_inner();
+        self.on_node(run, node, move |processes, node| act(processes, node).map(|()| done())).await
+    }
+
+    /// Takes something of a node's disk away.
+    async fn take_away(
+        &self,
+        request: Request<v1::AgentWipeRequest>,
+        act: fn(&mut Processes, NodeId, Wipe) -> Done,
+    ) -> Result<Response<v1::AgentResponse>, Status> {
+        let v1::AgentWipeRequest { run, node, what } = request.into_inner();
+        let what = Wipe::from_name(&what).ok_or_else(|| {
+            Status::invalid_argument(format!("{what:?} is neither log nor meta nor all"))
+        })?;
+        self.on_node(run, node, move |processes, node| act(processes, node, what).map(|()| done()))
+            .await
     }
 }
 
@@ -298,24 +326,21 @@ impl LabAgent for Agent {
         &self,
         request: Request<v1::AgentNodeRequest>,
     ) -> Result<Response<v1::AgentResponse>, Status> {
-        let v1::AgentNodeRequest { run, node } = request.into_inner();
-        self.on_node(run, node, |processes, node| processes.kill(node).map(|()| done())).await
+        self.order(request, NodeProcesses::kill).await
     }
 
     async fn pause(
         &self,
         request: Request<v1::AgentNodeRequest>,
     ) -> Result<Response<v1::AgentResponse>, Status> {
-        let v1::AgentNodeRequest { run, node } = request.into_inner();
-        self.on_node(run, node, |processes, node| processes.pause(node).map(|()| done())).await
+        self.order(request, NodeProcesses::pause).await
     }
 
     async fn resume(
         &self,
         request: Request<v1::AgentNodeRequest>,
     ) -> Result<Response<v1::AgentResponse>, Status> {
-        let v1::AgentNodeRequest { run, node } = request.into_inner();
-        self.on_node(run, node, |processes, node| processes.resume(node).map(|()| done())).await
+        self.order(request, NodeProcesses::resume).await
     }
 
     async fn is_running(
@@ -344,24 +369,14 @@ impl LabAgent for Agent {
         &self,
         request: Request<v1::AgentWipeRequest>,
     ) -> Result<Response<v1::AgentResponse>, Status> {
-        let v1::AgentWipeRequest { run, node, what } = request.into_inner();
-        let what = wipe_of(&what).map_err(refused)?;
-        self.on_node(run, node, move |processes, node| {
-            processes.forget(node, what).map(|()| done())
-        })
-        .await
+        self.take_away(request, NodeProcesses::forget).await
     }
 
     async fn delete(
         &self,
         request: Request<v1::AgentWipeRequest>,
     ) -> Result<Response<v1::AgentResponse>, Status> {
-        let v1::AgentWipeRequest { run, node, what } = request.into_inner();
-        let what = wipe_of(&what).map_err(refused)?;
-        self.on_node(run, node, move |processes, node| {
-            processes.delete(node, what).map(|()| done())
-        })
-        .await
+        self.take_away(request, NodeProcesses::delete).await
     }
 
     async fn tear(

@@ -186,13 +186,8 @@ impl HostProcesses {
     }
 
     fn wipe_request(&self, node: NodeId, what: Wipe) -> v1::AgentWipeRequest {
-        let what = match what {
-            Wipe::Log => "log",
-            Wipe::Meta => "meta",
-            Wipe::All => "all",
-        };
         let node = u32::from(node.slot());
-        v1::AgentWipeRequest { run: self.run.clone(), node, what: what.to_owned() }
+        v1::AgentWipeRequest { run: self.run.clone(), node, what: what.name().to_owned() }
     }
 
     /// Asks the agent of a node for something.
@@ -206,6 +201,21 @@ impl HostProcesses {
         ) -> Result<Response<B>, Status>,
     ) -> Done<B> {
         self.agents.ask(&self.host(node).agent, content, call)
+    }
+
+    /// Has something done to a node that needs no more than its name; it stands still then, or not.
+    fn order(
+        &mut self,
+        node: NodeId,
+        paused: bool,
+        call: impl AsyncFnOnce(
+            &mut LabAgentClient<Channel>,
+            tonic::Request<v1::AgentNodeRequest>,
+        ) -> Result<Response<v1::AgentResponse>, Status>,
+    ) -> Done {
+        self.ask(node, self.node_request(node), call)?;
+        self.paused[Self::place(node)] = paused;
+        Ok(())
     }
 }
 
@@ -266,24 +276,15 @@ impl NodeProcesses for HostProcesses {
     }
 
     fn kill(&mut self, node: NodeId) -> Done {
-        let content = self.node_request(node);
-        self.ask(node, content, async |client, request| client.kill(request).await)?;
-        self.paused[Self::place(node)] = false;
-        Ok(())
+        self.order(node, false, async |client, request| client.kill(request).await)
     }
 
     fn pause(&mut self, node: NodeId) -> Done {
-        let content = self.node_request(node);
-        self.ask(node, content, async |client, request| client.pause(request).await)?;
-        self.paused[Self::place(node)] = true;
-        Ok(())
+        self.order(node, true, async |client, request| client.pause(request).await)
     }
 
     fn resume(&mut self, node: NodeId) -> Done {
-        let content = self.node_request(node);
-        self.ask(node, content, async |client, request| client.resume(request).await)?;
-        self.paused[Self::place(node)] = false;
-        Ok(())
+        self.order(node, false, async |client, request| client.resume(request).await)
     }
 
     fn last_words(&mut self, node: NodeId) -> String {

@@ -218,6 +218,26 @@ pub enum Wipe {
     All,
 }
 
+impl Wipe {
+    /// The words that scripts, and callers of agents, have for it.
+    pub(crate) const NAMES: [(&str, Self); 3] =
+        [("log", Self::Log), ("meta", Self::Meta), ("all", Self::All)];
+
+    /// Its word.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Log => "log",
+            Self::Meta => "meta",
+            Self::All => "all",
+        }
+    }
+
+    /// What a word stands for.
+    pub(crate) fn from_name(name: &str) -> Option<Self> {
+        Self::NAMES.iter().find(|(known, _)| *known == name).map(|(_, what)| *what)
+    }
+}
+
 /// Everything that a script can do.
 #[derive(Clone, PartialEq, Debug)]
 pub enum StepKind {

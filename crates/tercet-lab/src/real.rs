@@ -253,6 +253,33 @@ impl RealBackend {
         Ok(())
     }
 
+    /// Which Raft the nodes are started as.
+    pub const fn profile(&self) -> Profile {
+        self.profile
+    }
+
+    /// Ends the nodes that run and starts them as another Raft. Their data stays.
+    ///
+    /// # Errors
+    /// A process cannot be ended or started, or a node does not come up.
+    pub fn restart_as(&mut self, profile: Profile) -> Done {
+        let ids: Vec<NodeId> = self.nodes.keys().copied().collect();
+        let mut running = Vec::new();
+        for id in ids {
+            if self.processes.is_running(id) {
+                self.crash(id)?;
+                running.push(id);
+            }
+        }
+        self.profile = profile;
+        for id in &running {
+            self.node_mut(*id).events_from = 0;
+            let arguments = self.arguments(*id);
+            self.processes.start(*id, &arguments)?;
+        }
+        running.into_iter().try_for_each(|id| self.await_connected(id))
+    }
+
     /// Whether the nodes talk to the lab at all.
     ///
     /// # Errors
@@ -276,6 +303,22 @@ impl RealBackend {
             }
         }
         Ok(())
+    }
+
+    /// Whether the nodes have a lab. None of those that do not answer has.
+    ///
+    /// # Errors
+    /// A node refuses the lab's token, or one has a lab and another has none.
+    pub fn has_lab(&self) -> Done<bool> {
+        let mut found = false;
+        for node in self.nodes.values() {
+            let look = look_at(node.channel.clone(), self.token.clone(), u64::MAX);
+            match self.runtime.block_on(look) {
+                Err(status) if status.code() != tonic::Code::Unauthenticated => {}
+                Ok(_) | Err(_) => found = true,
+            }
+        }
+        if found { self.check_lab().map(|()| true) } else { Ok(false) }
     }
 
     fn arguments(&self, node: NodeId) -> Vec<String> {

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Args as ClapArgs, Parser, Subcommand};
 use clap_complete::Shell;
+use tercet_lab::diagram::Format;
 
 /// A replicated log that you can trust, and watch.
 #[derive(Parser, Debug)]
@@ -89,8 +90,18 @@ The node must not run. Acknowledged values can be lost by this: docs/operating.m
         #[arg(long)]
         yes: bool,
     },
-    /// A prompt over nodes that run elsewhere with --lab: the whole .lab language, and the class menu
-    Sh(Nodes),
+    /// A prompt over nodes that run elsewhere with --lab, or over the simulator: the whole .lab language
+    #[command(
+        after_help = "Examples:\n  tercet sh --node 10.0.0.1:7101,10.0.0.2:7101,10.0.0.3:7101\n  tercet sh --sim --seed 7\n\n\
+In the simulator time is virtual, and what was done can be undone: undo, back, fork, switch."
+    )]
+    Sh(ShArgs),
+    /// Run lines of the .lab language, one after the other until one fails
+    #[command(
+        after_help = "Examples:\n  tercet do \"submit a\" status\n  tercet do --sim --json \"submit a\" \"crash leader\" \"submit b\" logs\n\n\
+Nodes without --lab understand submit, read, status, explain and transfer. With --json each line gives one object."
+    )]
+    Do(DoArgs),
     /// Stage situations of the Raft paper, and worse ones, from scripts
     Lab {
         #[command(subcommand)]
@@ -134,6 +145,12 @@ pub(crate) enum LabCommand {
         /// Of a trace, everything that happened
         #[arg(long)]
         whole: bool,
+        /// What happened as a diagram: of a trace, or of a scenario as it runs in the simulator
+        #[arg(long = "as", value_name = "FORMAT", value_parser = parse_format, conflicts_with = "whole")]
+        draw_as: Option<Format>,
+        /// Which branch is drawn; the one that failed, or the last, if it is not said
+        #[arg(long, value_name = "NAME", requires = "draw_as")]
+        branch: Option<String>,
     },
     /// Tell a scenario at human speed, with its questions
     Play {
@@ -166,7 +183,14 @@ The exit code is 1 if anything that was expected did not come true, and 2 if a s
         /// Where the nodes keep their data: DIR/RUN/n1 …
         #[arg(long, value_name = "DIR")]
         dir: PathBuf,
+        /// How long a caller may say nothing until its nodes are stopped
+        #[arg(long, default_value = "60s", value_name = "TIME")]
+        silence: String,
     },
+}
+
+fn parse_format(name: &str) -> Result<Format, String> {
+    Format::from_name(name).ok_or_else(|| "it is svg, mermaid or shiviz".to_owned())
 }
 
 /// Where real processes run.
@@ -344,6 +368,45 @@ pub(crate) struct Nodes {
         default_value = "127.0.0.1:7101,127.0.0.1:7102,127.0.0.1:7103"
     )]
     pub(crate) nodes: Vec<String>,
+}
+
+/// A simulated cluster in place of nodes.
+#[derive(ClapArgs, Debug, Clone)]
+pub(crate) struct SimArgs {
+    /// Over the simulator, with virtual time
+    #[arg(long, conflicts_with = "nodes")]
+    pub(crate) sim: bool,
+    /// In the simulator: where its chances come from; the same seed and commands are the same run
+    #[arg(long, default_value_t = 1, requires = "sim")]
+    pub(crate) seed: u64,
+    /// In the simulator: how many nodes, 1 to 7
+    #[arg(long, default_value_t = 3, requires = "sim", value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub(crate) size: u8,
+    /// In the simulator: which Raft, modern or paper (Figure 2 and nothing else)
+    #[arg(long, requires = "sim", default_value = "modern", value_parser = ["modern", "paper"])]
+    pub(crate) profile: String,
+    /// In the simulator: whether election timers run (auto) or fire only by `elect` (manual)
+    #[arg(long, requires = "sim", default_value = "auto", value_parser = ["auto", "manual"])]
+    pub(crate) timers: String,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct ShArgs {
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+    #[command(flatten)]
+    pub(crate) sim: SimArgs,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct DoArgs {
+    /// The lines, each in quotes
+    #[arg(required = true)]
+    pub(crate) lines: Vec<String>,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
+    #[command(flatten)]
+    pub(crate) sim: SimArgs,
 }
 
 #[derive(ClapArgs, Debug)]

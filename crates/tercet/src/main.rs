@@ -4,8 +4,8 @@ mod args;
 mod commands;
 mod config;
 mod dev;
-mod lab_shell;
 mod output;
+mod shell;
 
 use std::process::ExitCode;
 

@@ -7,7 +7,7 @@ use super::cursor::Result;
 use super::facts::Act;
 use super::nodes::{PlacedNode, Statement, plain};
 use super::words::{DISKS, MESSAGE_KINDS, WIPES, message_kind};
-use crate::ast::{End, MessageKind, NodeRef, NodeRefs, Selector, StepKind};
+use crate::ast::{End, MessageKind, NodeRef, NodeRefs, Selector, StepKind, Wipe};
 
 impl Statement<'_> {
     /// Reads what stands behind `word`, or nothing if `word` begins no fault.
@@ -17,7 +17,12 @@ impl Statement<'_> {
             "restart" => StepKind::Restart(self.acted_on(Act::Restart)?),
             "pause" => StepKind::Pause(self.acted_on(Act::Pause)?),
             "resume" => StepKind::Resume(self.acted_on(Act::Resume)?),
-            "wipe" => StepKind::Wipe { nodes: self.nodes()?, what: self.cursor.choice(WIPES)? },
+            "wipe" => {
+                let nodes = self.nodes()?;
+                let all = self.cursor.at_end();
+                let what = if all { Wipe::All } else { self.cursor.choice(WIPES)? };
+                StepKind::Wipe { nodes, what }
+            }
             "tear" => self.tear()?,
             "set" => self.set()?,
             "cut" => self.cut()?,

@@ -38,6 +38,11 @@ pub fn parse(text: &str) -> Result<Script, Vec<ScriptError>> {
     document::read(text)
 }
 
+/// The names of the rules that `mutant` switches.
+pub fn mutant_names() -> impl Iterator<Item = &'static str> {
+    words::MUTANTS.iter().map(|(name, _)| *name)
+}
+
 /// Reads one line of an interactive shell, for a cluster of `nodes` nodes. Whether variables,
 /// requests and marks exist, and who is down, is for the one who runs it to know.
 ///

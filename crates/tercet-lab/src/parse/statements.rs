@@ -234,9 +234,7 @@ impl Statement<'_> {
         if self.cursor.at_end() {
             return Ok(StepKind::Transfer(None));
         }
-        if !self.cursor.take_key("to") {
-            return Err(self.cursor.expected("to=NODE"));
-        }
+        self.cursor.take_key("to");
         Ok(StepKind::Transfer(Some(self.node()?)))
     }
 

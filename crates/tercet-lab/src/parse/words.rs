@@ -63,8 +63,7 @@ pub(super) const MUTANTS: &[(&str, Mutant)] = &[
 
 pub(super) const SWITCH: &[(&str, bool)] = &[("on", true), ("off", false)];
 
-pub(super) const WIPES: &[(&str, Wipe)] =
-    &[("log", Wipe::Log), ("meta", Wipe::Meta), ("all", Wipe::All)];
+pub(super) const WIPES: &[(&str, Wipe)] = &Wipe::NAMES;
 
 pub(super) const DISKS: &[(&str, DiskState)] =
     &[("slow", DiskState::Slow), ("full", DiskState::Full), ("ok", DiskState::Ok)];

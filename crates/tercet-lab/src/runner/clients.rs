@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{LIMIT, Progress, ReadRequest, Request, Runner, Stepped};
+use super::{LIMIT, Progress, ReadRequest, Request, Runner, Stepped, Wrong};
 use crate::ast::{ClientState, NodeRef, Outcome};
 use crate::backend::{Backend, ClientAnswer, Ticket};
 use tercet_raft::NodeId;
@@ -111,7 +111,17 @@ impl<B: Backend> Runner<'_, B> {
         nowait: bool,
         expect: &[Outcome],
     ) -> Stepped {
-        let mut at = self.target(via)?;
+        let mut at = match self.target(via) {
+            Err(Wrong::Found(found)) => {
+                // Nobody was asked: it is appended nowhere.
+                self.requests[position].state = ClientState::Refused;
+                let value = self.requests[position].value.clone();
+                let text = format!("refused: {found}");
+                (self.tell)(Progress::Answered { value, state: ClientState::Refused, text });
+                return Err(Wrong::Found(found));
+            }
+            target => target?,
+        };
         let mut expected = expect.iter();
         let mut next = expected.next();
         let end = self.backend.elapsed() + LIMIT;
@@ -162,7 +172,9 @@ impl<B: Backend> Runner<'_, B> {
                     format!("unknown: no answer within {LIMIT:?}")
                 }
             };
-            (self.tell)(Progress::Told(format!("{value}: {told}")));
+            let state = self.requests[position].state;
+            let text = told.clone();
+            (self.tell)(Progress::Answered { value: value.clone(), state, text });
             let Some(wanted) = next else { return Ok(()) };
             let word = match wanted {
                 Outcome::Ok => "ok",

@@ -33,6 +33,13 @@ const LAST_EVENTS: usize = 12;
 /// What a runner tells while it runs.
 #[derive(Clone, Debug)]
 pub enum Progress {
+    /// One way through a script begins.
+    Begin {
+        /// The branch, if there are several ways.
+        branch: Option<String>,
+        /// How many nodes there are.
+        nodes: u8,
+    },
     /// A step begins.
     Step {
         /// Its line.
@@ -53,7 +60,16 @@ pub enum Progress {
         /// The right one.
         answer: String,
     },
-    /// What `list held` shows, or a client was told.
+    /// What a client was told of a value.
+    Answered {
+        /// The value.
+        value: String,
+        /// What the client knows now.
+        state: ClientState,
+        /// The answer in words.
+        text: String,
+    },
+    /// What `list held` shows, or a client read.
     Told(String),
 }
 
@@ -183,7 +199,9 @@ pub fn run<B: Backend>(
     let mut report =
         Report { failures: Vec::new(), checked: 0, events: Vec::new(), violations: Vec::new() };
     for path in paths(script) {
-        let mut runner = Runner::new(script, world()?, tell);
+        let world = world()?;
+        tell(Progress::Begin { branch: path.branch.clone(), nodes: script.header.nodes });
+        let mut runner = Runner::new(script, world, &mut *tell);
         let failure = runner.run_path(&path, until_line);
         report.checked += runner.checked;
         let broken = runner.checker.violations().iter().cloned();
@@ -245,7 +263,7 @@ pub struct Runner<'a, B> {
     checked: usize,
     /// The nodes whose election timers stand still, also after a restart.
     frozen: BTreeSet<NodeId>,
-    tell: &'a mut dyn FnMut(Progress),
+    tell: Box<dyn FnMut(Progress) + 'a>,
 }
 
 impl<B: std::fmt::Debug> std::fmt::Debug for Runner<'_, B> {
@@ -288,9 +306,86 @@ impl Wrong {
 
 type Stepped<T = ()> = Result<T, Wrong>;
 
+/// What happened, with what became of the nodes' processes meanwhile: a process starts before
+/// whatever its node tells, and ends or stands still behind it.
+fn with_processes(
+    events: Vec<LabEvent>,
+    before: &[NodeView],
+    now: &[NodeView],
+    elapsed: Duration,
+) -> Vec<LabEvent> {
+    let (mut begun, mut ended) = (Vec::new(), Vec::new());
+    for (was, is) in before.iter().zip(now) {
+        let told = events.iter().find(|event| event.node == is.node);
+        let event = |kind: &str, text: &str, at: Duration| LabEvent {
+            at,
+            node: is.node,
+            term: is.term,
+            kind: kind.to_owned(),
+            fields: Vec::new(),
+            text: text.to_owned(),
+            classic: None,
+        };
+        let first = told.map_or(elapsed, |event| event.at.min(elapsed));
+        match ((was.up, was.paused), (is.up, is.paused)) {
+            ((true, _), (false, _)) => ended.push(event("crashed", "its process is gone", elapsed)),
+            ((false, _), (true, _)) => begun.push(event("started", "its process runs", first)),
+            ((true, false), (true, true)) => {
+                ended.push(event("paused", "its process stands still", elapsed));
+            }
+            ((true, true), (true, false)) => {
+                begun.push(event("resumed", "its process goes on", first));
+            }
+            _ => {}
+        }
+    }
+    begun.into_iter().chain(events).chain(ended).collect()
+}
+
+/// A runner over whatever world, as a shell needs it: it runs lines and shows what there is.
+pub trait Lab {
+    /// Runs one line.
+    ///
+    /// # Errors
+    /// What was expected and is not so, or why it cannot be done, in words.
+    fn run_line(&mut self, step: &Step) -> Result<(), String>;
+    /// The nodes as they are now.
+    ///
+    /// # Errors
+    /// The world cannot be looked at.
+    fn look(&mut self) -> Done<Vec<NodeView>>;
+    /// What all gates hold.
+    ///
+    /// # Errors
+    /// The world cannot be looked at.
+    fn held(&mut self) -> Done<Vec<HeldView>>;
+    /// All events so far.
+    fn events(&self) -> &[LabEvent];
+}
+
+impl<B: Backend> Lab for Runner<'_, B> {
+    fn run_line(&mut self, step: &Step) -> Result<(), String> {
+        self.observe().map_err(Wrong::text)?;
+        self.run_step(step).map_err(Wrong::text)?;
+        self.observe().map_err(Wrong::text)
+    }
+
+    fn look(&mut self) -> Done<Vec<NodeView>> {
+        self.backend.views()
+    }
+
+    fn held(&mut self) -> Done<Vec<HeldView>> {
+        self.backend.held()
+    }
+
+    fn events(&self) -> &[LabEvent] {
+        &self.events
+    }
+}
+
 impl<'a, B: Backend> Runner<'a, B> {
     /// A runner in a world that was made for this script.
-    pub fn new(script: &Script, backend: B, tell: &'a mut dyn FnMut(Progress)) -> Self {
+    pub fn new(script: &Script, backend: B, tell: impl FnMut(Progress) + 'a) -> Self {
         let header = &script.header;
         let has = |mutant| header.mutants.contains(&mutant);
         Self {
@@ -317,18 +412,18 @@ impl<'a, B: Backend> Runner<'a, B> {
                 Timers::Manual => (1..=header.nodes).filter_map(NodeId::new).collect(),
                 Timers::Auto => BTreeSet::new(),
             },
-            tell,
+            tell: Box::new(tell),
         }
+    }
+
+    /// The world, to look at.
+    pub const fn world(&self) -> &B {
+        &self.backend
     }
 
     /// The world.
     pub const fn backend(&mut self) -> &mut B {
         &mut self.backend
-    }
-
-    /// All events so far.
-    pub fn events(&self) -> &[LabEvent] {
-        &self.events
     }
 
     /// The nodes as they were last seen.
@@ -376,25 +471,16 @@ impl<'a, B: Backend> Runner<'a, B> {
         Ok(())
     }
 
-    /// Runs one line of a shell.
-    ///
-    /// # Errors
-    /// What was expected and is not so, or why it cannot be done, in words.
-    pub fn run_line(&mut self, step: &Step) -> Result<(), String> {
-        self.observe().map_err(Wrong::text)?;
-        self.run_step(step).map_err(Wrong::text)?;
-        self.observe().map_err(Wrong::text)
-    }
-
     // --- seeing ---
 
     /// Looks at everything, and judges what must hold at every moment.
     fn observe(&mut self) -> Stepped {
-        for event in self.backend.take_events()? {
+        let events = self.backend.take_events()?;
+        let views = self.backend.views()?;
+        for event in with_processes(events, &self.views, &views, self.backend.elapsed()) {
             (self.tell)(Progress::Event(event.clone()));
             self.events.push(event);
         }
-        let views = self.backend.views()?;
         for view in &views {
             let before = self.views.iter().find(|before| before.node == view.node);
             if before != Some(view) {

@@ -147,7 +147,6 @@ fn shapes() {
             "deliver #x",
             "2:8: expected all, #NUMBER, type=, from=, to=, first or last, found the end of the line",
         ),
-        ("transfer n2", "2:10: expected to=NODE, found \"n2\""),
         ("freeze n1", "2:10: expected \".timers\", found the end of the line"),
         ("thaw all", "2:9: expected \".timers\", found the end of the line"),
         ("submit", "2:7: expected a value, found the end of the line"),

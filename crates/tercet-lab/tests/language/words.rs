@@ -69,6 +69,7 @@ fn nodes() {
         ("resume n1", StepKind::Resume(some(&[1]))),
         ("wipe n2 log", StepKind::Wipe { nodes: some(&[2]), what: Wipe::Log }),
         ("wipe n2 n3 meta", StepKind::Wipe { nodes: some(&[2, 3]), what: Wipe::Meta }),
+        ("wipe n2", StepKind::Wipe { nodes: some(&[2]), what: Wipe::All }),
         ("wipe all all", StepKind::Wipe { nodes: NodeRefs::All, what: Wipe::All }),
         ("tear n2 last 2", StepKind::Tear { node: n(2), count: 2 }),
         (
@@ -287,6 +288,7 @@ fn time_and_flow() {
         ("elect n1", StepKind::Elect { node: n(1), win: false }),
         ("elect $L win", StepKind::Elect { node: var("L"), win: true }),
         ("transfer", StepKind::Transfer(None)),
+        ("transfer n2", StepKind::Transfer(Some(n(2)))),
         ("transfer to=n2", StepKind::Transfer(Some(n(2)))),
         ("run 300ms", StepKind::Run(ms(300))),
         ("run 2s", StepKind::Run(ms(2000))),

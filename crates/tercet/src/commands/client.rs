@@ -52,7 +52,7 @@ fn key_of(key: &str) -> anyhow::Result<u128> {
 }
 
 /// Submits values in one request and says where they stand.
-pub(crate) async fn submit_values(
+async fn submit_values(
     client: &Client,
     values: Vec<Bytes>,
     options: SubmitOptions,
@@ -62,12 +62,13 @@ pub(crate) async fn submit_values(
     if json {
         output::line(serde_json::to_string(&done.response)?)?;
     } else {
-        output::line(sentence(&done.response))?;
+        output::line(submit_sentence(&done.response))?;
     }
     Ok(0)
 }
 
-fn sentence(done: &v1::SubmitResponse) -> String {
+/// Where submitted values stand, in words.
+pub(crate) fn submit_sentence(done: &v1::SubmitResponse) -> String {
     let numbers = if done.first_seq == done.last_seq {
         format!("{}", done.first_seq)
     } else {
@@ -131,13 +132,34 @@ pub(crate) async fn read(args: ReadArgs, json: bool) -> anyhow::Result<u8> {
 }
 
 /// Prints committed values.
-pub(crate) async fn read_values(
+async fn read_values(
     client: &Client,
     from: u64,
     limit: u64,
     local: bool,
     json: bool,
 ) -> anyhow::Result<u8> {
+    let mut show = |record: &v1::Record| print_record(record, json);
+    read_each(client, from, limit, local, &mut show).await?;
+    Ok(0)
+}
+
+/// Shows all committed values, one after the other.
+pub(crate) async fn read_all(
+    client: &Client,
+    local: bool,
+    show: &mut dyn FnMut(&[u8]) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
+    read_each(client, 1, u64::MAX, local, &mut |record| show(&record.value)).await
+}
+
+async fn read_each(
+    client: &Client,
+    from: u64,
+    limit: u64,
+    local: bool,
+    show: &mut dyn FnMut(&v1::Record) -> anyhow::Result<()>,
+) -> anyhow::Result<()> {
     let consistency = if local { v1::Consistency::Local } else { v1::Consistency::Linearizable };
     let (mut from, mut left) = (from.max(1), limit);
     while left > 0 {
@@ -162,10 +184,10 @@ pub(crate) async fn read_values(
         left -= records.len() as u64;
         from = last + 1;
         for record in &records {
-            print_record(record, json)?;
+            show(record)?;
         }
     }
-    Ok(0)
+    Ok(())
 }
 
 fn print_record(record: &v1::Record, json: bool) -> anyhow::Result<()> {
@@ -179,7 +201,8 @@ fn print_record(record: &v1::Record, json: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn value_to_json(value: &[u8]) -> serde_json::Value {
+/// A value as JSON, escaped if it is no text.
+pub(crate) fn value_to_json(value: &[u8]) -> serde_json::Value {
     match std::str::from_utf8(value) {
         Ok(text) => text.into(),
         Err(_) => json!({ "escaped": String::from_utf8_lossy(&shown(value)) }),

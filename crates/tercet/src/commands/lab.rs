@@ -1,6 +1,7 @@
 //! `tercet lab`: scripts are listed, shown, checked and run.
 
 use std::fs;
+use std::io::{BufRead as _, IsTerminal as _};
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -9,27 +10,31 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use serde_json::json;
 use tercet_lab::ast::{Requires, Script, World};
+use tercet_lab::diagram::Format;
 use tercet_lab::{
     Failure, Processes, Progress, RealBackend, RealOptions, Report, SimBackend, library, lint,
     parse,
 };
 
 use super::lab_hosts;
-use super::play::Player;
+use super::play::play;
 use super::trace::{self, Trace};
 use crate::args::{LabCommand, LabRunArgs, Real};
 use crate::output::{self, line, note};
 
 /// A script that was found and parsed.
-struct Loaded {
-    name: String,
-    script: Script,
+pub(super) struct Loaded {
+    pub(super) name: String,
+    pub(super) script: Script,
 }
 
 pub(crate) fn run(command: LabCommand, json: bool) -> anyhow::Result<u8> {
     match command {
         LabCommand::List => list(json),
-        LabCommand::Show { name, whole } if is_trace(&name) => {
+        LabCommand::Show { name, draw_as: Some(format), branch, .. } => {
+            draw(&name, branch.as_deref(), format)
+        }
+        LabCommand::Show { name, whole, .. } if is_trace(&name) => {
             trace::show(Path::new(&name), whole)?;
             Ok(0)
         }
@@ -40,7 +45,11 @@ pub(crate) fn run(command: LabCommand, json: bool) -> anyhow::Result<u8> {
         }
         LabCommand::Check { scripts } => check(&scripts, json),
         LabCommand::Run(args) => run_scripts(&args, json),
-        LabCommand::Agent { listen, dir } => lab_hosts::agent(listen, dir),
+        LabCommand::Agent { listen, dir, silence } => {
+            let silence = crate::config::parse_time(&silence)
+                .map_err(|why| usage(format!("--silence: {why}")))?;
+            lab_hosts::agent(listen, dir, silence)
+        }
     }
 }
 
@@ -49,22 +58,34 @@ fn is_trace(name: &str) -> bool {
 }
 
 fn play_script(name: &str, pace: f64) -> anyhow::Result<u8> {
-    let Loaded { script, .. } = load(name)?;
     if !(0.0..=100.0).contains(&pace) {
         return Err(usage("--pace is a number from 0 to 100"));
     }
-    line(&script.header.title)?;
-    line(script.header.cites.join("; "))?;
-    let mut player = Player::new(pace);
-    let world = || SimBackend::new(&script, script.header.seed);
-    let report = tercet_lab::run(&script, None, world, &mut |progress| player.tell(&progress))?;
-    if player.asked > 0 {
-        line(format!("\n{} of {} questions answered", player.right, player.asked))?;
+    let pace = if std::io::stdout().is_terminal() { pace } else { 0.0 };
+    let say = |text: &str| {
+        // Whoever looks away stops nothing.
+        let _ = line(text);
+    };
+    let ask = |prompt: &str| {
+        note(prompt);
+        let mut given = String::new();
+        let read = std::io::stdin().lock().read_line(&mut given).ok();
+        read.filter(|read| *read > 0).map(|_| given)
+    };
+    Ok(u8::from(!play(name, pace, say, ask)?))
+}
+
+/// A saved trace, or a scenario as it runs in the simulator, as a diagram.
+fn draw(name: &str, branch: Option<&str>, format: Format) -> anyhow::Result<u8> {
+    if is_trace(name) {
+        trace::draw_file(Path::new(name), branch, format)?;
+        return Ok(0);
     }
-    for failure in &report.failures {
-        line(format!("FAILED at line {}: {}", failure.line, failure.found))?;
-    }
-    Ok(u8::from(!report.passed()))
+    let loaded = load(name)?;
+    let job = Job { loaded: &loaded, seed: loaded.script.header.seed };
+    let (_, trace) = simulate(&job, None, None)?;
+    trace::draw(&loaded.script.header.title, &trace, branch, format)?;
+    Ok(0)
 }
 
 fn usage(text: impl Into<String>) -> anyhow::Error {
@@ -86,7 +107,7 @@ fn read(name: &str) -> anyhow::Result<(String, String)> {
     Ok((name.to_owned(), text))
 }
 
-fn load(name: &str) -> anyhow::Result<Loaded> {
+pub(super) fn load(name: &str) -> anyhow::Result<Loaded> {
     let (name, text) = read(name)?;
     match parse(&text) {
         Ok(script) => Ok(Loaded { name, script }),
@@ -253,10 +274,15 @@ fn run_real(args: &LabRunArgs, loaded: &[Loaded], json: bool) -> anyhow::Result<
         tercet_lab::end_all();
         if let Some(agents) = agents_at_signal {
             let run = at_signal.lock().unwrap_or_else(PoisonError::into_inner).clone();
-            if let Some(run) = run {
-                agents.stop(&run, false);
+            match run {
+                Some(run) => {
+                    agents.stop(&run, false);
+                    note(&format!(
+                        "interrupted; the nodes are gone, their data is with the agents, as {run}"
+                    ));
+                }
+                None => note("interrupted; no node was started yet"),
             }
-            note("interrupted; the nodes are gone, their data is with the agents");
             std::process::exit(code);
         }
         note(&format!("interrupted; the nodes are gone, their data is in {dir}"));
@@ -506,6 +532,9 @@ fn show(progress: &Progress, words: Words) {
             format!("      ? {question} {} = {answer}", options.join(" / "))
         }
         Progress::Told(text) => format!("      {text}"),
+        Progress::Answered { value, text, .. } => format!("      {value}: {text}"),
+        Progress::Begin { branch: Some(branch), .. } => format!("branch {branch}"),
+        Progress::Begin { branch: None, .. } => return,
     };
     // Whoever looks away stops nothing.
     let _ = line(text);

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use serde::Deserialize;
-use tercet_lab::{Agents, Host, serve_agent};
+use tercet_lab::{AgentOptions, Agents, Host, serve_agent};
 
 use super::runtime;
 use crate::config::parse_toml;
@@ -73,7 +74,7 @@ pub(crate) fn agents(path: &Path, needed: &[(String, u8)]) -> anyhow::Result<Age
 }
 
 /// Runs an agent until it is told to end.
-pub(crate) fn agent(listen: SocketAddr, dir: PathBuf) -> anyhow::Result<u8> {
+pub(crate) fn agent(listen: SocketAddr, dir: PathBuf, silence: Duration) -> anyhow::Result<u8> {
     let program = std::env::current_exe().context("this program cannot be found again")?;
     crate::dev::on_signal(|code| {
         tercet_lab::end_all();
@@ -85,7 +86,10 @@ pub(crate) fn agent(listen: SocketAddr, dir: PathBuf) -> anyhow::Result<u8> {
         // Nobody listens to this process any more: it serves all the same.
         let _ = output::line(format!("agent at {address}, runs in {shown}"));
     };
-    let served = runtime()?.block_on(serve_agent(program, listen, dir, token(), on_ready));
+    let served = runtime()?.block_on(serve_agent(
+        AgentOptions { program, listen, dir, token: token(), silence },
+        on_ready,
+    ));
     served.map_err(|error| Failure::new(2, error.to_string()))?;
     Ok(0)
 }

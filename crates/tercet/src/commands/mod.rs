@@ -16,9 +16,11 @@ use clap::CommandFactory as _;
 use crate::args::{Args, Command, ConfigCommand};
 use crate::{config, dev, output};
 
-pub(crate) use client::{read_values, submit_values};
+pub(crate) use client::{open, read_all, submit_sentence, value_to_json};
 pub(crate) use lab_hosts::token as lab_token;
-pub(crate) use status::{print_explain, print_status};
+pub(crate) use play::play;
+pub(crate) use status::{explain_of, status_of};
+pub(crate) use trace::{Trace, view_json};
 
 /// Runs a command; says the exit code.
 pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
@@ -35,7 +37,8 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         Command::Verify { dirs } => inspect::verify(&dirs, json),
         Command::Inspect { dir, entries } => inspect::inspect(&dir, entries, json),
         Command::Recover { from, accept_loss, yes } => recover::run(&from, accept_loss, yes, json),
-        Command::Sh(nodes) => dev::attach(&nodes, json),
+        Command::Sh(args) => dev::sh(&args, json),
+        Command::Do(args) => dev::run_lines(&args, json),
         Command::Lab { command } => lab::run(command, json),
         Command::Doctor { dir } => doctor::run(&dir, json),
         Command::Config { command: ConfigCommand::Check { file } } => {

@@ -1,37 +1,56 @@
 //! `tercet lab play`: a scenario told at human speed, with its questions.
 
-use std::io::{BufRead as _, IsTerminal as _};
 use std::time::Duration;
 
-use tercet_lab::{Progress, is_worth_telling};
+use tercet_lab::{Progress, SimBackend, is_worth_telling};
 
-use crate::output::{line, note};
+use super::lab::{Loaded, load};
 
 /// The pauses behind a step, an event and a sentence of the narrator.
 const STEP: Duration = Duration::from_millis(600);
 const EVENT: Duration = Duration::from_millis(120);
 const SAY: Duration = Duration::from_millis(1500);
 
-/// Tells a run to a person, or, without a terminal, without pauses.
-#[derive(Debug)]
-pub(super) struct Player {
+/// Tells a run to a person.
+struct Player<'a> {
     /// How much slower (2.0) or faster (0.5) than usual; 0: without pauses.
-    pub(super) pace: f64,
-    pub(super) right: u32,
-    pub(super) asked: u32,
+    pace: f64,
+    say: &'a mut dyn FnMut(&str),
+    /// Asks, and is given the answer if there is one.
+    ask: &'a mut dyn FnMut(&str) -> Option<String>,
+    right: u32,
+    asked: u32,
 }
 
-impl Player {
-    pub(super) fn new(pace: f64) -> Self {
-        let pace = if std::io::stdout().is_terminal() { pace } else { 0.0 };
-        Self { pace, right: 0, asked: 0 }
+/// Tells a scenario or a script in a simulator of its own; says whether it ended as it should.
+pub(crate) fn play(
+    name: &str,
+    pace: f64,
+    mut say: impl FnMut(&str),
+    mut ask: impl FnMut(&str) -> Option<String>,
+) -> anyhow::Result<bool> {
+    let Loaded { script, .. } = load(name)?;
+    say(&script.header.title);
+    say(&script.header.cites.join("; "));
+    let mut player = Player { pace, say: &mut say, ask: &mut ask, right: 0, asked: 0 };
+    let world = || SimBackend::new(&script, script.header.seed);
+    let report = tercet_lab::run(&script, None, world, &mut |progress| player.tell(&progress))?;
+    let (right, asked) = (player.right, player.asked);
+    if asked > 0 {
+        say(&format!("\n{right} of {asked} questions answered"));
     }
+    for failure in &report.failures {
+        say(&format!("FAILED at line {}: {}", failure.line, failure.found));
+    }
+    Ok(report.passed())
+}
 
+impl Player<'_> {
     fn pause(&self, time: Duration) {
         std::thread::sleep(time.mul_f64(self.pace));
     }
 
-    pub(super) fn tell(&mut self, progress: &Progress) {
+    fn tell(&mut self, progress: &Progress) {
         match progress {
             Progress::Step { text, .. } => {
                 // The narrator's lines speak for themselves.
@@ -42,29 +61,33 @@ impl Player {
             Progress::Event(event) if is_worth_telling(event) => {
                 self.say(&format!("    {} {}", event.node, event.text), EVENT);
             }
-            Progress::Event(_) => {}
+            Progress::Event(_) | Progress::Begin { branch: None, .. } => {}
+            Progress::Begin { branch: Some(branch), .. } => {
+                self.say(&format!("\n--- {branch} ---"), STEP);
+            }
+            Progress::Answered { value, text, .. } => {
+                self.say(&format!("    {value}: {text}"), EVENT);
+            }
             Progress::Say(text) => self.say(&format!("\n  “{text}”\n"), SAY),
             Progress::Told(text) => self.say(&format!("    {text}"), EVENT),
             Progress::Ask { question, options, answer } => self.ask(question, options, answer),
         }
     }
 
-    fn say(&self, text: &str, pause: Duration) {
-        // Whoever looks away stops nothing.
-        let _ = line(text);
+    fn say(&mut self, text: &str, pause: Duration) {
+        (self.say)(text);
         self.pause(pause);
     }
 
     fn ask(&mut self, question: &str, options: &[String], answer: &str) {
-        note(&format!("\n  ? {question}   [{}]", options.join(" / ")));
-        let mut given = String::new();
-        let read = std::io::stdin().lock().read_line(&mut given).unwrap_or(0);
+        let prompt = format!("  ? {question}   [{}]: ", options.join(" / "));
+        let given = (self.ask)(&prompt).unwrap_or_default();
         let given = given.trim();
         self.asked += 1;
         if given == answer {
             self.right += 1;
             self.say("  Right.\n", STEP);
-        } else if read == 0 || given.is_empty() {
+        } else if given.is_empty() {
             self.say(&format!("  It is: {answer}. Watch.\n"), STEP);
         } else {
             self.say(&format!("  No: {answer}. Watch why.\n"), STEP);

@@ -4,9 +4,9 @@ use std::io::{IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use comfy_table::{Table, presets};
-use serde_json::json;
+use serde_json::{Value, json};
 use tercet_client::explain::Report;
-use tercet_client::{Client, explain as explained};
+use tercet_client::{Client, explain as explained, v1};
 
 use super::client::open;
 use crate::args::{Nodes, StatusArgs};
@@ -34,27 +34,28 @@ pub(crate) async fn status(args: StatusArgs, json: bool) -> anyhow::Result<u8> {
 
 /// Asks every node itself and prints what each says. No node and no leader are no error: that is
 /// what one wants to see.
-pub(crate) async fn print_status(client: &Client, json: bool) -> anyhow::Result<()> {
-    let reports = client.statuses().await;
-    if json {
-        let nodes: Vec<_> = reports
-            .iter()
-            .map(|(address, report)| match report {
-                Ok(status) => json!({ "address": address, "status": status }),
-                Err(why) => json!({ "address": address, "error": why }),
-            })
-            .collect();
-        output::line(json!(nodes).to_string())?;
-    } else {
-        output::line(table(&reports).to_string())?;
-        let known = reports.iter().filter_map(|(_, report)| report.as_ref().ok());
-        if let Some(generation) = known.map(|status| status.generation).max().filter(|g| *g > 1) {
-            output::line(format!(
-                "generation {generation}: an operator recovered this cluster, and accepted a loss"
-            ))?;
-        }
+async fn print_status(client: &Client, json: bool) -> anyhow::Result<()> {
+    let (value, text) = status_of(&client.statuses().await);
+    Ok(if json { output::line(value.to_string()) } else { output::line(text) }?)
+}
+
+/// What the nodes said of themselves, as JSON and as a table.
+pub(crate) fn status_of(reports: &[Report]) -> (Value, String) {
+    let nodes: Vec<_> = reports
+        .iter()
+        .map(|(address, report)| match report {
+            Ok(status) => json!({ "address": address, "status": status }),
+            Err(why) => json!({ "address": address, "error": why }),
+        })
+        .collect();
+    let mut text = table(reports).to_string();
+    let known = reports.iter().filter_map(|(_, report)| report.as_ref().ok());
+    if let Some(generation) = known.map(|status| status.generation).max().filter(|g| *g > 1) {
+        text.push_str(&format!(
+            "\ngeneration {generation}: an operator recovered this cluster, and accepted a loss"
+        ));
     }
-    Ok(())
+    (json!(nodes), text)
 }
 
 fn table(reports: &[Report]) -> Table {
@@ -110,21 +111,23 @@ fn table(reports: &[Report]) -> Table {
     table
 }
 
+/// Says in words how the cluster is; the exit code is the level.
 pub(crate) async fn explain(nodes: Nodes, json: bool) -> anyhow::Result<u8> {
     let client = open(&nodes)?;
-    print_explain(&client, json).await
+    let said = explained::explain(&client.statuses().await);
+    let level = u8::try_from(said.level).unwrap_or(3);
+    let (value, text) = in_words(&said)?;
+    if json { output::line(value.to_string()) } else { output::line(text) }?;
+    Ok(level)
 }
 
-/// Says in words how the cluster is; the exit code is the level.
-pub(crate) async fn print_explain(client: &Client, json: bool) -> anyhow::Result<u8> {
-    let said = explained::explain(&client.statuses().await);
-    if json {
-        output::line(serde_json::to_string(&said)?)?;
-    } else {
-        output::line(&said.summary)?;
-        for finding in &said.findings {
-            output::line(format!("- {finding}"))?;
-        }
-    }
-    Ok(u8::try_from(said.level).unwrap_or(3))
+/// How the cluster is, as JSON and in words.
+pub(crate) fn explain_of(reports: &[Report]) -> anyhow::Result<(Value, String)> {
+    in_words(&explained::explain(reports))
+}
+
+fn in_words(said: &v1::ExplainResponse) -> anyhow::Result<(Value, String)> {
+    let findings = said.findings.iter().map(|finding| format!("\n- {finding}"));
+    let text = std::iter::once(said.summary.clone()).chain(findings).collect();
+    Ok((serde_json::to_value(said)?, text))
 }

@@ -1,10 +1,9 @@
 //! `tercet dev`: a whole cluster on this machine, one process per node, and a prompt.
 
-mod prompt;
-mod shell;
 mod supervisor;
 
 use std::io::IsTerminal as _;
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
@@ -13,15 +12,17 @@ use anyhow::Context as _;
 use tercet_client::Client;
 use tercet_lab::ast::{Recovery, Timers};
 use tercet_lab::backend::Backend as _;
-use tercet_lab::{Processes, RealBackend, RealOptions, RealSetup};
+use tercet_lab::{Processes, Progress, RealBackend, RealOptions, RealSetup};
 use tercet_raft::{Profile, Rules};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::args::{DevArgs, Nodes};
-use crate::commands::{lab_token, runtime};
-use crate::lab_shell;
+use crate::args::{DevArgs, DoArgs, Nodes, ShArgs, SimArgs};
+use crate::commands::{lab_token, open, runtime};
 use crate::output::{self, Failure};
-use supervisor::{SharedSupervisor, Supervisor, lock};
+use crate::shell::{self, Mode, Shell, SimOptions, Voice, World, do_lines};
+use supervisor::Supervisor;
+
+pub(crate) use supervisor::{SharedSupervisor, lock};
 
 /// How long the nodes may take until one leads.
 const START: Duration = Duration::from_secs(20);
@@ -47,13 +48,25 @@ pub(crate) fn run(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
     let cluster = Arc::new(Mutex::new(cluster));
     stop_on_signal(Arc::clone(&cluster))?;
     runtime.block_on(announce(&cluster, &client, json))?;
+    let voice = Voice::new(Mode::Print, json);
+    let mut world = shell::Plain::new(client, runtime, Some(cluster), voice.clone());
+    if std::io::stdin().is_terminal() {
+        output::note("help lists the commands; Ctrl-D or quit ends");
+    }
+    prompt(&mut world, voice, &args.dir.join(".history"))
+}
+
+/// A prompt over a world until its end; the exit code says whether a line of a script failed.
+fn prompt(world: &mut dyn World, voice: Voice, history: &Path) -> anyhow::Result<u8> {
     let interactive = std::io::stdin().is_terminal();
-    let mut shell = shell::Shell::new(cluster, client, runtime, json);
-    let failed =
-        if interactive { prompt::interactive(&mut shell)? } else { prompt::piped(&mut shell)? };
-    output::note("stopping the nodes; their data stays in their directories");
-    shell.cluster().stop_all();
-    Ok(u8::from(failed && !interactive))
+    let failed = if interactive {
+        let mut input = shell::Terminal::new(history)?;
+        Shell::new(world, &mut input, voice).prompt()
+    } else {
+        Shell::new(world, &mut shell::Piped, voice).prompt()
+    };
+    world.stop();
+    Ok(u8::from(failed? && !interactive))
 }
 
 /// How long the nodes may take until one leads at human speed.
@@ -66,7 +79,7 @@ fn lab(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
     let processes =
         Processes::on_ports(program, args.dir.clone(), "tercet", &client_ports, &peer_ports)?;
     let setup = RealSetup {
-        profile: if args.profile == "paper" { Profile::Paper } else { Profile::Modern },
+        profile: profile_of(&args.profile),
         timers: Timers::Auto,
         recovery: Recovery::Quarantine,
         rules: Rules::default(),
@@ -85,8 +98,62 @@ fn lab(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
     lab_prompt(backend, addresses, Some(&args.dir), json)
 }
 
-/// A prompt over nodes that somebody else started.
-pub(crate) fn attach(nodes: &Nodes, json: bool) -> anyhow::Result<u8> {
+/// A prompt over nodes that somebody else started, or over the simulator.
+pub(crate) fn sh(args: &ShArgs, json: bool) -> anyhow::Result<u8> {
+    if args.sim.sim {
+        let voice = Voice::new(Mode::Print, json);
+        let mut world = simulated(&args.sim, &voice)?;
+        let (_, status) = world.status()?;
+        voice.say(status)?;
+        voice.say("undo takes a command back, menu is the class menu, help lists the words")?;
+        let history = std::env::temp_dir().join(".tercet-sim-history");
+        return prompt(&mut world, voice, &history);
+    }
+    let backend = reach(&args.nodes)?;
+    backend.check_lab()?;
+    lab_prompt(backend, args.nodes.nodes.clone(), None, json)
+}
+
+/// Lines over nodes that run, or over the simulator.
+pub(crate) fn run_lines(args: &DoArgs, json: bool) -> anyhow::Result<u8> {
+    let voice = Voice::new(if json { Mode::Keep } else { Mode::Print }, json);
+    if args.sim.sim {
+        return do_lines(&mut simulated(&args.sim, &voice)?, &voice, &args.lines);
+    }
+    let client_runtime = runtime()?;
+    let client = {
+        let _inside = client_runtime.enter();
+        open(&args.nodes)?
+    };
+    let mut backend = reach(&args.nodes)?;
+    if !backend.has_lab()? {
+        let mut world = shell::Plain::new(client, client_runtime, None, voice.clone());
+        return do_lines(&mut world, &voice, &args.lines);
+    }
+    // What happened before is not of this command's making.
+    backend.views().and_then(|_| backend.take_events())?;
+    let mut world = shell::Real::new(backend, client, client_runtime, &voice, false)?;
+    let code = do_lines(&mut world, &voice, &args.lines);
+    world.stop();
+    code
+}
+
+fn simulated(args: &SimArgs, voice: &Voice) -> anyhow::Result<shell::Sim> {
+    let options = SimOptions {
+        nodes: args.size,
+        seed: args.seed,
+        profile: profile_of(&args.profile),
+        timers: if args.timers == "manual" { Timers::Manual } else { Timers::Auto },
+    };
+    shell::Sim::new(options, voice)
+}
+
+fn profile_of(name: &str) -> Profile {
+    if name == "paper" { Profile::Paper } else { Profile::Modern }
+}
+
+/// Nodes that somebody else started.
+fn reach(nodes: &Nodes) -> anyhow::Result<RealBackend> {
     let addresses = nodes.nodes.clone();
     if addresses.len() > 7 {
         return Err(Failure::new(2, "a cluster has at most 7 nodes").into());
@@ -97,17 +164,15 @@ pub(crate) fn attach(nodes: &Nodes, json: bool) -> anyhow::Result<u8> {
         recovery: Recovery::Quarantine,
         rules: Rules::default(),
     };
-    let processes = Processes::of_others(addresses.clone());
+    let processes = Processes::of_others(addresses);
     let options = RealOptions { token: lab_token(), ..RealOptions::default() };
-    let backend = RealBackend::attach(processes, setup, options)?;
-    backend.check_lab()?;
-    lab_prompt(backend, addresses, None, json)
+    Ok(RealBackend::attach(processes, setup, options)?)
 }
 
 fn lab_prompt(
     mut backend: RealBackend,
     addresses: Vec<String>,
-    dir: Option<&std::path::Path>,
+    dir: Option<&Path>,
     json: bool,
 ) -> anyhow::Result<u8> {
     let runtime = runtime()?;
@@ -115,12 +180,11 @@ fn lab_prompt(
         let _inside = runtime.enter();
         Client::new(&addresses).map_err(|error| Failure::new(2, error.message))?
     };
+    let voice = Voice::new(Mode::Print, json);
     let begun = Instant::now();
     let leader = loop {
         for event in backend.views().and_then(|_| backend.take_events())? {
-            if tercet_lab::is_worth_telling(&event) {
-                output::line(format!("  {} {}", event.node, event.text))?;
-            }
+            voice.tell(&Progress::Event(event));
         }
         let views = backend.views()?;
         if let Some(leader) = views.iter().find(|view| view.is_leader() && view.commit > 0) {
@@ -136,26 +200,20 @@ fn lab_prompt(
         std::thread::sleep(Duration::from_millis(20));
     };
     match leader {
-        Some((node, term)) => output::line(format!("{node} leads (term {term})"))?,
+        Some((node, term)) => voice.say(format!("{node} leads (term {term})"))?,
         None => output::note("nobody leads yet: explain says why"),
     }
-    output::line(format!("clients: {}", addresses.join(" ")))?;
+    voice.say(format!("clients: {}", addresses.join(" ")))?;
     if let Some(dir) = dir {
-        output::line(format!("data:    {}", dir.join("n*").display()))?;
+        voice.say(format!("data:    {}", dir.join("n*").display()))?;
     }
-    output::line("menu is the class menu, help lists the words, quit ends")?;
+    voice.say("menu is the class menu, help lists the words, quit ends")?;
     let history = dir.map_or_else(
         || std::env::temp_dir().join(".tercet-lab-history"),
         |dir| dir.join(".lab-history"),
     );
-    let interactive = std::io::stdin().is_terminal();
-    let failed = if interactive {
-        let mut input = lab_shell::Terminal::new(&history)?;
-        lab_shell::run(backend, &client, &runtime, json, &mut input)?
-    } else {
-        lab_shell::run(backend, &client, &runtime, json, &mut lab_shell::Piped)?
-    };
-    Ok(u8::from(failed && !interactive))
+    let mut world = shell::Real::new(backend, client, runtime, &voice, dir.is_some())?;
+    prompt(&mut world, voice, &history)
 }
 
 /// Ctrl-C or SIGTERM: the nodes stop cleanly, then this process.

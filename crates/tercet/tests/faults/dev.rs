@@ -73,6 +73,18 @@ fn dev_takes_its_lines_from_a_pipe() {
         assert_eq!(values, format!("{expected}write 2\n"), "of n{id}");
     }
 
+    // What needs the lab says so, whatever the parser makes of it.
+    let output = piped(
+        dir.path(),
+        "cut n1 | n2\nsubmit 3 via=n1\n1\nundo\nwipe n1 log\nrestart n1x\nwipe n1\nrestart n1\ntransfer n9\n",
+    );
+    let (said, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(errors.matches("tercet dev --lab").count(), 4, "{errors}");
+    assert!(errors.contains("tercet sh --sim"), "{errors}");
+    assert!(errors.contains("\"n1x\"") && errors.contains("\"n9\""), "{errors}");
+    assert!(said.contains("n1: killed, and its directory is deleted"), "{said}");
+    assert!(said.contains("n1 started"), "{said}");
+
     let output = piped(dir.path(), "json on\nsubmit x\nstatus\n");
     let said = text(&output.stdout);
     let lines: Vec<&str> =

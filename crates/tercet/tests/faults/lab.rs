@@ -4,7 +4,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::path::Path;
-use std::process::{Child, ChildStdin, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
@@ -39,7 +39,7 @@ fn lab(arguments: &[&str]) -> Output {
     Command::new(TERCET).arg("lab").args(arguments).output().expect("the program starts")
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 
@@ -139,7 +139,7 @@ fn an_interrupted_run_leaves_no_process() {
 }
 
 /// How many processes have this directory on their command line, the run itself not counted.
-fn processes_of(dir: &Path) -> usize {
+pub(crate) fn processes_of(dir: &Path) -> usize {
     let dir = format!("--data={}", dir.display());
     let command = |entry: std::io::Result<fs::DirEntry>| {
         fs::read(entry.ok()?.path().join("cmdline")).ok().map(|bytes| text(&bytes))
@@ -172,9 +172,12 @@ fn dev_lab(dir: &Path) -> Vec<String> {
 fn what_was_typed_becomes_a_script() {
     let dir = tempfile::tempdir().expect("a directory");
     let script = dir.path().join("my.lab");
+    let picture = dir.path().join("my.svg");
     let lines = format!(
-        "record start\nsubmit a b\n1\nlogs\n3\nx\nh\n4\n\nwhy\nsave {}\ncrsh n1\nquit\n",
-        script.display()
+        "record start\nsubmit a b\n1\nlogs\n3\nx\nh\n4\n\nwhy\nsave {}\ncrsh n1\nundo\nexport svg {}\n\
+         profile paper\nn\nprofile paper\ny\nsubmit p -> ok\nsettle\nexpect logs all equal\nlogs\nquit\n",
+        script.display(),
+        picture.display()
     );
     let mut child = Command::new(TERCET)
         .args(dev_lab(&dir.path().join("data")))
@@ -187,8 +190,14 @@ fn what_was_typed_becomes_a_script() {
     child.stdin.take().expect("piped").write_all(lines.as_bytes()).expect("it reads");
     let output = child.wait_with_output().expect("it ends");
     let (said, errors) = (text(&output.stdout), text(&output.stderr));
-    assert_eq!(output.status.code(), Some(1), "one line was wrong: {said}\n{errors}");
+    assert_eq!(output.status.code(), Some(1), "two lines were wrong: {said}\n{errors}");
     assert!(errors.contains("Did you mean \"crash\"?"), "{errors}");
+    assert!(errors.contains("what real nodes did cannot be undone"), "{errors}");
+    assert_eq!(errors.matches("error:").count(), 2, "{errors}");
+    assert!(said.contains("the nodes go on as they are"), "{said}");
+    assert!(said.contains("the nodes run as paper now, with the data that they had"), "{said}");
+    let picture = fs::read_to_string(&picture).expect("it was written");
+    assert!(picture.contains("isolate $L") && picture.contains("leader in term"), "{picture}");
     for expected in
         ["leads now", "x is only on ", "holds everything again", "it passes in the simulator"]
     {
@@ -199,7 +208,7 @@ fn what_was_typed_becomes_a_script() {
 }
 
 /// A terminal: a pty with the shell behind it.
-struct Terminal {
+pub(crate) struct Terminal {
     child: Child,
     keys: ChildStdin,
     screen: Receiver<String>,
@@ -207,7 +216,7 @@ struct Terminal {
 }
 
 impl Terminal {
-    fn open(arguments: &[String]) -> anyhow::Result<Self> {
+    pub(crate) fn open(arguments: &[String]) -> anyhow::Result<Self> {
         let command = format!("{TERCET} {}", arguments.join(" "));
         let mut child = Command::new("script")
             .args(["-qfec", &command, "/dev/null"])
@@ -231,13 +240,18 @@ impl Terminal {
         Ok(Self { child, keys, screen, seen: String::new() })
     }
 
-    fn press(&mut self, keys: &str) -> anyhow::Result<()> {
+    pub(crate) fn press(&mut self, keys: &str) -> anyhow::Result<()> {
         self.keys.write_all(keys.as_bytes())?;
         Ok(self.keys.flush()?)
     }
 
+    /// Waits until the program ends.
+    pub(crate) fn end(&mut self) -> anyhow::Result<ExitStatus> {
+        Ok(self.child.wait()?)
+    }
+
     /// Waits until something stands on the screen behind what was seen before.
-    fn await_text(&mut self, expected: &str) -> anyhow::Result<()> {
+    pub(crate) fn await_text(&mut self, expected: &str) -> anyhow::Result<()> {
         let end = Instant::now() + PATIENCE;
         loop {
             if let Some(at) = self.seen.find(expected) {
@@ -291,7 +305,7 @@ fn the_shell_in_a_terminal() {
         terminal.await_text("lab> ")?;
         terminal.press("\u{4}")?;
         terminal.await_text("stopping the nodes")?;
-        let status = terminal.child.wait()?;
+        let status = terminal.end()?;
         ensure!(status.success(), "{status}");
         Ok(())
     };

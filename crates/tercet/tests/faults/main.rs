@@ -14,6 +14,7 @@ mod kills;
 mod lab;
 mod lab_hosts;
 mod machines;
+mod shell;
 mod xmlrpc;
 
 use std::path::Path;

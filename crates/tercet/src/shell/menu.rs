@@ -2,25 +2,23 @@
 //! name the leader by a variable, so that what is recorded passes wherever somebody else leads.
 
 use super::Shell;
-use crate::output::line;
 
-pub(super) fn print() -> anyhow::Result<()> {
-    for point in [
-        "1  restart the election: the leader's heartbeats come only every 20 s, until it steps down",
-        "2  write values through the leader",
-        "3  write a value to the leader only (replication failure)",
-        "4  delete a follower's log file, and see it repaired",
-        "   logs, status, why show what came of it; help lists everything else",
-    ] {
-        line(point)?;
+const MENU: [&str; 5] = [
+    "1  restart the election: the leader's heartbeats come only every 20 s, until it steps down",
+    "2  write values through the leader",
+    "3  write a value to the leader only (replication failure)",
+    "4  delete a follower's log file, and see it repaired",
+    "   logs, status, why show what came of it; help lists everything else",
+];
+
+impl Shell<'_> {
+    pub(super) fn print_menu(&self) -> anyhow::Result<()> {
+        MENU.iter().try_for_each(|point| self.voice.say(*point))
     }
-    Ok(())
-}
 
-impl Shell<'_, '_> {
     /// Shows a line and runs it.
     fn show(&mut self, text: &str) -> anyhow::Result<()> {
-        line(format!("> {text}"))?;
+        self.voice.say(format!("> {text}"))?;
         self.step(text)
     }
 
@@ -37,8 +35,8 @@ impl Shell<'_, '_> {
         self.show("let L = leader")?;
         self.show("set $L heartbeat=20s until=stepdown")?;
         self.show("wait leader != $L within 15s")?;
-        line(format!("{} leads now", self.leader()?))?;
-        Ok(())
+        let leader = self.leader()?;
+        self.voice.say(format!("{leader} leads now"))
     }
 
     fn write_values(&mut self) -> anyhow::Result<()> {
@@ -60,7 +58,7 @@ impl Shell<'_, '_> {
         self.show("isolate $L")?;
         self.show(&format!("submit {value} via=$L nowait"))?;
         self.show(&format!("wait $L log ends *:{value} within 5s"))?;
-        line(format!("{value} is only on {leader}; it is not committed"))?;
+        self.voice.say(format!("{value} is only on {leader}; it is not committed"))?;
         let prompt = "[h]eal, [c]rash the leader, [e]lect a follower, [l]eave it so: ";
         match self.ask(prompt)?.chars().next() {
             Some('h') => {
@@ -71,13 +69,11 @@ impl Shell<'_, '_> {
                 self.show("crash $L")?;
                 self.show("heal")?;
                 self.show("wait leader != $L within 15s")?;
-                line(format!("restart {leader} shows what becomes of {value}"))?;
-                Ok(())
+                self.voice.say(format!("restart {leader} shows what becomes of {value}"))
             }
             Some('e') => {
                 self.show(&format!("elect {} win", others[0]))?;
-                line(format!("heal shows what becomes of {value}"))?;
-                Ok(())
+                self.voice.say(format!("heal shows what becomes of {value}"))
             }
             _ => Ok(()),
         }
@@ -93,7 +89,6 @@ impl Shell<'_, '_> {
         self.show(&format!("restart {node}"))?;
         self.show(&format!("wait {node} role=follower within 15s"))?;
         self.show("settle")?;
-        line(format!("{node} holds everything again"))?;
-        Ok(())
+        self.voice.say(format!("{node} holds everything again"))
     }
 }
