@@ -96,17 +96,19 @@ fn the_simulator_in_a_terminal() {
     let play = || -> anyhow::Result<()> {
         let mut terminal = Terminal::open(&["sh".to_owned(), "--sim".to_owned()])?;
         for (keys, expected) in [
-            ("", "sim> "),
+            ("", "help lists the words"),
             ("subm\t a\r", "a: ok"),
             ("fork what-if\r", "what-if: 1 command"),
-            ("crash leader\r", "sim> "),
+            ("say \"there\"\r", "“there”"),
             ("switch m\t\r", "main: 1 command"),
-            ("mutant commit-o\t on\r", "mutant commit-old-terms on"),
-            ("und\t\r", "taken back: mutant commit-old-terms on"),
+            ("say \"here\"\r", "“here”"),
+            ("und\t\r", "taken back: say"),
             ("profile p\t\r", "paper: 0 commands"),
         ] {
             terminal.press(keys)?;
             terminal.await_text(expected)?;
+            // What is typed before the prompt stands can be lost.
+            terminal.await_text("sim> ")?;
         }
         terminal.press("\u{4}")?;
         let status = terminal.end()?;
