@@ -1,10 +1,12 @@
-//! What a maintainer of Tercet runs. Nothing here writes into the source tree but `fix`.
+//! What a maintainer of Tercet runs. Nothing here writes into the source tree but `fix`
+//! and `tables`.
 //!
 //! One profile, `release`, is built for the product and the tests alike: assertions and overflow
 //! checks are on in it.
 #![allow(clippy::print_stdout, reason = "a tool for people")]
 
 mod dependencies;
+mod tables;
 
 use std::process::{Command, ExitCode};
 use std::time::Instant;
@@ -36,6 +38,8 @@ enum Task {
         #[arg(long)]
         seed: Option<String>,
     },
+    /// What becomes of clusters whose disks lie, as tables
+    Tables(tables::Args),
     /// Format and mend what can be mended by itself (writes into the tree)
     Fix,
 }
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         Task::Test => verify().and_then(|()| e2e(None, None, None)),
         Task::Verify => verify(),
         Task::E2e { name, scale, seed } => e2e(name, scale, seed),
+        Task::Tables(args) => tables::run(&args),
         Task::Fix => fix(),
     };
     match result {

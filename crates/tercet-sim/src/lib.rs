@@ -14,6 +14,7 @@
 //! What it must not know: real clocks, sockets, files, threads, hash maps.
 
 mod random;
+pub mod tables;
 mod world;
 
 pub use random::Random;

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tercet_raft::{Event, NodeId, Profile, Rules, Status, Time};
+use tercet_raft::{Event, Message, NodeId, Profile, Rules, Status, Time};
 use tercet_replica::gate::{Gate, GateChange, Passed};
 use tercet_replica::{
     Effect, Fatal, Identity, LabInput, LoggedEntry, PeerMessage, Replica, ReplicaConfig, Submit,
@@ -202,6 +202,8 @@ pub struct World {
     ops: BTreeMap<OpId, Op>,
     next_op: u64,
     happened: Vec<Happened>,
+    /// Messages about damaged entries, and the bytes of entries in them.
+    fetched: (u64, u64),
 }
 
 impl World {
@@ -233,6 +235,7 @@ impl World {
             ops: BTreeMap::new(),
             next_op: 1,
             happened: Vec::new(),
+            fetched: (0, 0),
             config,
         }
     }
@@ -660,6 +663,12 @@ impl World {
             if !self.node(from).connected.contains(&to) || !self.is_up(to) {
                 continue;
             }
+            if let PeerMessage::Raft { envelope, entries, .. } = &message
+                && matches!(envelope.message, Message::Fetch { .. } | Message::FetchReply { .. })
+            {
+                self.fetched.0 += 1;
+                self.fetched.1 += entries.iter().map(|entry| entry.frame.len() as u64).sum::<u64>();
+            }
             let jitter = u64::try_from(self.config.jitter.as_micros()).unwrap_or(0);
             let jitter = Duration::from_micros(self.random.below(jitter + 1));
             let arrival = self.now.after(self.config.latency + jitter + later);
@@ -674,6 +683,12 @@ impl World {
             let due = Due::Arrive { from, to_life, message };
             self.due.insert((arrival, self.made), (to, due));
         }
+    }
+
+    /// How many messages about damaged entries were sent so far, and how many bytes of entries in
+    /// them.
+    pub const fn fetched(&self) -> (u64, u64) {
+        self.fetched
     }
 
     /// How many messages are on their way.

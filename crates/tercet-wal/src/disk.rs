@@ -426,6 +426,8 @@ const PAGE: usize = 512;
 struct MemContent {
     platter: Vec<u8>,
     cache: Vec<u8>,
+    /// Where the two may differ.
+    dirty: Vec<Range<usize>>,
     /// Bytes that no read gets, until they are written again.
     unreadable: Vec<Range<u64>>,
 }
@@ -474,6 +476,20 @@ fn dead() -> io::Error {
     io::Error::other("the machine crashed")
 }
 
+impl MemContent {
+    fn sync(&mut self) {
+        let Self { platter, cache, dirty, .. } = self;
+        platter.truncate(cache.len());
+        if platter.len() < cache.len() {
+            lengthen(platter, cache.len());
+        }
+        for range in dirty.drain(..) {
+            let (start, end) = (range.start.min(cache.len()), range.end.min(cache.len()));
+            platter[start..end].copy_from_slice(&cache[start..end]);
+        }
+    }
+}
+
 impl MemState {
     fn step(&mut self) -> io::Result<()> {
         match &mut self.steps_left {
@@ -506,6 +522,11 @@ impl MemDisk {
     /// then fails.
     pub fn crash_after(&self, steps: Option<u64>) {
         self.state().steps_left = steps;
+    }
+
+    /// How many more of them it does, if it was told.
+    pub fn steps_left(&self) -> Option<u64> {
+        self.state().steps_left
     }
 
     /// The `n`th sync from now on fails (1: the next), once.
@@ -553,6 +574,7 @@ impl MemDisk {
             }
             content.platter.clone_from(&merged);
             content.cache = merged;
+            content.dirty.clear();
         }
         state.steps_left = None;
         state.syncs_until_error = None;
@@ -698,7 +720,7 @@ impl DiskFile for MemFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
-        let MemContent { cache, unreadable, .. } = state.content(self.id);
+        let MemContent { cache, dirty, unreadable, .. } = state.content(self.id);
         let written = offset..offset + bytes.len() as u64;
         let first = written.start - written.start % BLOCK..written.start;
         let end = written.end.next_multiple_of(BLOCK).min(cache.len() as u64);
@@ -722,6 +744,7 @@ impl DiskFile for MemFile {
             lengthen(cache, end);
         }
         cache[start..end].copy_from_slice(bytes);
+        dirty.push(start..end);
         Ok(())
     }
 
@@ -740,7 +763,7 @@ impl DiskFile for MemFile {
             }
         }
         let content = state.content(self.id);
-        content.platter.clone_from(&content.cache);
+        content.sync();
         Ok(())
     }
 
@@ -752,12 +775,15 @@ impl DiskFile for MemFile {
         let mut state = self.state();
         state.step()?;
         let bytes = usize::try_from(bytes).expect("a test's file fits into memory");
-        let cache = &mut state.content(self.id).cache;
-        if bytes > cache.len() {
-            lengthen(cache, bytes);
+        let content = state.content(self.id);
+        let kept = bytes.min(content.cache.len());
+        if bytes > kept {
+            lengthen(&mut content.cache, bytes);
         } else {
-            cache.truncate(bytes);
+            content.cache.truncate(bytes);
         }
+        // What was cut and lengthened again since the last sync is zeros.
+        content.dirty.push(kept..bytes.max(content.platter.len()));
         Ok(())
     }
 
