@@ -108,7 +108,14 @@ impl Raft {
         if !self.hear_leader(from) {
             return;
         }
-        self.learn_commit(commit.min(self.log.last().index));
+        let has = self.log.last().index;
+        if commit > has && self.keeps_what_it_says() {
+            // A leader's heartbeat names only what this incarnation has acknowledged to it, and what
+            // was acknowledged in a term is not cut in it.
+            self.outputs.push_back(Output::Forgotten { acknowledged: commit, has });
+            return;
+        }
+        self.learn_commit(commit.min(has));
         let message = if let Role::Quarantined(_) = self.role {
             Message::LearnerReply { outcome: None }
         } else {
@@ -116,6 +123,12 @@ impl Raft {
         };
         self.send(from, message);
         self.maybe_leave();
+    }
+
+    /// Whether no rule is switched off without which a node does not hold what it acknowledged.
+    const fn keeps_what_it_says(&self) -> bool {
+        let rules = &self.config.rules;
+        !rules.trust_wiped && !rules.truncate_always && !rules.speak_before_durable
     }
 
     /// The leader says that its log is committed up to `commit`, where this log is known to be the

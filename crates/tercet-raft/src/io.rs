@@ -256,6 +256,14 @@ pub enum Output {
         /// The Readmit entry.
         pos: LogPos,
     },
+    /// Protocol RJ, step 1: the leader knows that this node had acknowledged more than it holds, so its
+    /// directory is an older copy of what it was. Stop, and come back without a memory.
+    Forgotten {
+        /// What it had acknowledged, at least.
+        acknowledged: Index,
+        /// What it holds.
+        has: Index,
+    },
     /// Something happened that people or tools may want to know.
     Event(Event),
 }

@@ -474,6 +474,18 @@ impl Raft {
                 self.log.last_of(term).map_or(first, Index::next)
             }
         };
+        let commit = self.commit;
+        let Some(leader) = self.leading() else { return };
+        let round = leader.round;
+        let Some(peer) = leader.peers.get_mut(&from) else { return };
+        let acknowledged = peer.matched;
+        let is_short = matches!(hint, ConflictHint::TooShort { last } if last < acknowledged);
+        if prev.index <= acknowledged && acknowledged > Index::ZERO || is_short {
+            // An old answer; or the peer has lost what it had acknowledged, and does not know. It
+            // finds out by a heartbeat, which names that.
+            let commit = acknowledged.min(commit);
+            self.send(from, Message::Heartbeat { commit, round });
+        }
         let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else {
             return;
         };

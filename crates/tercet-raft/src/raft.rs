@@ -269,6 +269,16 @@ impl Raft {
         members
     }
 
+    /// The Readmit entry at `index`, if there is one: which incarnation of which slot it admits.
+    pub fn readmit_at(&self, index: Index) -> Option<(NodeId, Incarnation)> {
+        self.readmits.get(&index).copied()
+    }
+
+    /// Whether all that this core ever asked to be written is durable.
+    pub fn is_synced(&self) -> bool {
+        self.durable_write == self.last_write
+    }
+
     /// Plain data for people and tools.
     pub fn status(&self) -> Status {
         let leading = match &self.role {
@@ -341,7 +351,7 @@ impl Raft {
     }
 
     /// Whether the log knows that this incarnation was replaced by a later one.
-    fn is_superseded(&self, node: NodeId, incarnation: Incarnation) -> bool {
+    pub fn is_superseded(&self, node: NodeId, incarnation: Incarnation) -> bool {
         let base = self.config.members.get(&node).copied();
         let by_log = self.readmits.values().filter(|(slot, _)| *slot == node).map(|(_, inc)| *inc);
         let history: Vec<Incarnation> = base.into_iter().chain(by_log).collect();

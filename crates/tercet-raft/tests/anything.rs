@@ -184,6 +184,7 @@ impl Driven {
                     let sent = Input::Sent { to: envelope.to, last, bytes: 100 };
                     self.raft.step(self.now, sent);
                 }
+                Output::Forgotten { acknowledged, has } => assert!(acknowledged > has),
                 Output::Admit { .. } => self.raft.step(self.now, Input::Admitted),
                 Output::Event(event) => self.note(&event),
                 Output::Repair { pos } => {

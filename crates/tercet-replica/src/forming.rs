@@ -92,6 +92,12 @@ pub enum FormMessage {
         /// The id of the cluster that starts.
         cluster_id: u128,
     },
+    /// "Your slot has been readmitted with a later incarnation than this one": from a member to a
+    /// member that goes by a disk which is known to be gone.
+    Replaced {
+        /// The earlier incarnation.
+        incarnation: Incarnation,
+    },
 }
 
 /// What the forming of a cluster wants done.
@@ -275,6 +281,8 @@ impl Forming {
                     self.maybe_start(&mut steps);
                 }
             }
+            // This node is no member yet.
+            FormMessage::Replaced { .. } => {}
             FormMessage::Start { cluster_id } => {
                 if self.identity.state == IdentityState::Fresh
                     && self.identity.cluster_id == Some(cluster_id)
@@ -461,7 +469,8 @@ pub(crate) fn later_generation(
         | FormMessage::Answer { standing: Standing::Fresh { .. } }
         | FormMessage::Genesis { .. }
         | FormMessage::GenesisAck { .. }
-        | FormMessage::Start { .. } => return None,
+        | FormMessage::Start { .. }
+        | FormMessage::Replaced { .. } => return None,
     };
     let own = identity.generation;
     (generation.number > own.number && own.is_related(generation)).then_some((*generation, runs))
@@ -490,6 +499,7 @@ pub(crate) fn answer_as_member(
         FormMessage::Answer { .. }
         | FormMessage::Genesis { .. }
         | FormMessage::GenesisAck { .. }
-        | FormMessage::Start { .. } => None,
+        | FormMessage::Start { .. }
+        | FormMessage::Replaced { .. } => None,
     }
 }

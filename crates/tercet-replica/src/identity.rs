@@ -104,6 +104,10 @@ pub struct Identity {
     pub generation: Generation,
     /// Whether the node may vote.
     pub state: IdentityState,
+    /// Whether what is in `wal/` may still be that of an earlier incarnation: it is to be set aside
+    /// before anything else. Without this, a crash in between would leave a mute node with the term
+    /// and the vote of the disk that it has given up.
+    pub has_remains: bool,
     /// The incarnation of each member when the cluster was formed or joined; entries in the log
     /// move it on.
     pub members: BTreeMap<NodeId, Incarnation>,
@@ -156,6 +160,7 @@ impl Identity {
         let floor = self.generation.floor();
         out.extend_from_slice(&floor.term.0.to_le_bytes());
         out.extend_from_slice(&floor.index.0.to_le_bytes());
+        out.push(u8::from(self.has_remains));
         out
     }
 
@@ -186,6 +191,7 @@ impl Identity {
             members.insert(slot, Incarnation(u128::from_le_bytes(take(16)?.try_into().ok()?)));
         }
         let cluster_id = has_cluster.then_some(cluster_id);
+        let mut has_remains = false;
         let generation = if version == 1 {
             cluster_id.map(Generation::first).unwrap_or_default()
         } else {
@@ -196,10 +202,20 @@ impl Identity {
             let term = u64::from_le_bytes(take(8)?.try_into().ok()?);
             let index = u64::from_le_bytes(take(8)?.try_into().ok()?);
             let floor = LogPos::new(term, index);
+            has_remains = take(1)?[0] == 1;
             let recovery = NodeId::new(survivor).map(|survivor| Recovery { survivor, floor });
             Generation { number, origin: has_origin.then_some(origin), recovery }
         };
-        Some(Self { node, incarnation, cluster_name, cluster_id, generation, state, members })
+        Some(Self {
+            node,
+            incarnation,
+            cluster_name,
+            cluster_id,
+            generation,
+            state,
+            has_remains,
+            members,
+        })
     }
 
     /// Reads the identity of a directory: `None` if it has none.
@@ -307,6 +323,7 @@ mod tests {
             cluster_id: Some(5),
             generation,
             state: IdentityState::Survivor,
+            has_remains: false,
             members: [(node(1), Incarnation(6)), (node(2), Incarnation(7))].into(),
         }
     }
@@ -332,7 +349,7 @@ mod tests {
     fn format_1_is_the_first_generation() {
         let written = identity(Generation::first(5));
         let with_generation = written.encode();
-        let body = &with_generation[..with_generation.len() - 42];
+        let body = &with_generation[..with_generation.len() - 43];
         assert_eq!(Identity::decode(body, 1), Some(written));
     }
 }

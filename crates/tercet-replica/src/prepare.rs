@@ -211,6 +211,7 @@ pub fn identities(cluster_name: &str, nodes: &[NodeId], seed: u64) -> Vec<Identi
             cluster_id: Some(cluster_id),
             generation: Generation::first(cluster_id),
             state: IdentityState::Voter,
+            has_remains: false,
             members: nodes.iter().map(|node| (*node, incarnation(*node))).collect(),
         })
         .collect()

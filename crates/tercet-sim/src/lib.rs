@@ -13,7 +13,10 @@
 //! ```
 //! What it must not know: real clocks, sockets, files, threads, hash maps.
 
+pub mod explore;
+pub mod model;
 mod random;
+pub mod rules;
 pub mod tables;
 mod world;
 

@@ -294,6 +294,11 @@ impl World {
         self.node(id).replica.is_some()
     }
 
+    /// How many times a node was started.
+    pub fn life(&self, id: NodeId) -> u64 {
+        self.node(id).life
+    }
+
     /// Whether a node stands still.
     pub fn is_paused(&self, id: NodeId) -> bool {
         self.node(id).paused

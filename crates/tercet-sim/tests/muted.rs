@@ -12,8 +12,9 @@ use support::{
 use tercet_raft::{NodeId, Profile};
 use tercet_replica::IdentityState;
 use tercet_replica::gate::GateChange;
+use tercet_replica::prepare::prepare;
 use tercet_sim::{Answer, OpId, Random, World, WorldConfig};
-use tercet_wal::Survive;
+use tercet_wal::{HardState, Survive};
 
 const WIPES: [Wipe; 3] = [Wipe::Directory, Wipe::Log, Wipe::Identity];
 
@@ -161,6 +162,39 @@ fn two_wiped_of_five_are_in_no_majority() {
         }
         Ok(())
     });
+}
+
+/// A node that has to give its log up dies in the middle of that, at each step: what the old disk had
+/// promised is no promise of the new one, nor is its term.
+#[test]
+fn dying_while_the_old_log_is_set_aside() {
+    let mut died = 0;
+    for steps in 0..24 {
+        let mut world = formed(WorldConfig::new(3, steps));
+        await_leader(&mut world);
+        submit_anywhere(&mut world, 1, &[value("a")]);
+        assert!(run_until(&mut world, 5_000, converged));
+        let id = others(&world, leader(&world).unwrap())[0];
+        // It had been ahead of the others, and had voted for itself.
+        let term = world.status(id).unwrap().hard_state.term.0 + 5;
+        world.crash(id, Survive::None);
+        let hard_state = HardState { term, vote: Some(id.slot()) };
+        let (had, options) = (identity(&mut world, id).unwrap(), world.config().wal());
+        prepare(world.disk(id), &had, hard_state, &[], options).unwrap();
+        wipe(&mut world, id, Wipe::Identity);
+        world.crash_in_write(id, steps, Survive::All);
+        if world.start(id).is_err() {
+            died += 1;
+            world.crash(id, Survive::All);
+        }
+        world.disk(id).crash_after(None);
+        if !world.is_up(id) {
+            world.start(id).unwrap();
+        }
+        let has_rejoined = run_until(&mut world, 10_000, converged);
+        assert!(has_rejoined, "step {steps}: {id} does not come back: {:?}", world.status(id));
+    }
+    assert!(died > 5, "there are fewer steps than thought: {died}");
 }
 
 /// Wiped again at any moment of its return: each time a new incarnation, and each time it returns.

@@ -2,7 +2,7 @@
 //! `cargo xtask tables` plays all.
 #![allow(clippy::unwrap_used, reason = "a test fails out loud")]
 
-use tercet_sim::tables::{Outcome, Suite, Verdict, crash, ctrl, files};
+use tercet_sim::tables::{Outcome, Suite, Verdict, crash, ctrl, files, wipe_matrix};
 
 /// One case of each `every`, and none that comes out otherwise than it has to.
 fn part(suites: Vec<Suite>, name: &str, every: u64) {
@@ -56,6 +56,14 @@ fn files() {
 #[test]
 fn crash_points() {
     part(crash::suites(), "crash", 20);
+}
+
+/// All of three nodes, every eleventh of five and of seven.
+#[test]
+fn the_wipe_matrix() {
+    for (name, every) in [("wiped-3", 1), ("wiped-5", 11), ("wiped-7", 11)] {
+        part(wipe_matrix::suites(), name, every);
+    }
 }
 
 /// The oracle knows what is lost, and the judge sees it.

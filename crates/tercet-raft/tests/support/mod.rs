@@ -79,6 +79,8 @@ pub(crate) struct TestNode {
     pub(crate) slow_disk: bool,
     /// The identity is not written: the node crashes before it says "voter".
     pub(crate) hold_admit: bool,
+    /// It was told that it had acknowledged more than it holds.
+    pub(crate) forgot: bool,
     pub(crate) applied: Vec<Entry>,
     pub(crate) events: Vec<Event>,
     pub(crate) barriers: Vec<(u64, Option<Index>)>,
@@ -158,6 +160,7 @@ impl Net {
                     disk: TestDisk::default(),
                     slow_disk: false,
                     hold_admit: false,
+                    forgot: false,
                     applied: Vec::new(),
                     events: Vec::new(),
                     barriers: Vec::new(),
@@ -368,6 +371,9 @@ impl Net {
                 }
                 Output::BarrierFailed { id: barrier } => target.barriers.push((barrier.0, None)),
                 Output::TransferEnded { result } => target.transfers.push(result),
+                Output::Forgotten { .. } => {
+                    target.forgot = true;
+                }
                 Output::Admit { .. } if target.hold_admit => {}
                 Output::Admit { .. } => {
                     target.disk.quarantined = false;

@@ -254,6 +254,12 @@ impl<D: Disk> Replica<D> {
                 if let Some((generation, runs)) = later_generation(&self.identity, &message) {
                     return self.on_later_generation(now, from, generation, runs);
                 }
+                if message == (FormMessage::Replaced { incarnation: self.identity.incarnation }) {
+                    return Err(Fatal::LostMemory(format!(
+                        "{from} knows a later incarnation of this node: was an older copy of the \
+                         directory restored?"
+                    )));
+                }
                 self.answer_form(from, &message);
                 Ok(())
             }
@@ -268,6 +274,14 @@ impl<D: Disk> Replica<D> {
                 Ok(())
             }
             (PeerMessage::Raft { envelope, entries, .. }, Phase::Running(running)) => {
+                let theirs = envelope.from_incarnation;
+                if running.raft.is_superseded(envelope.from, theirs) {
+                    // Dropped below. If somebody still goes by it, he must hear of it.
+                    let incarnation = self.identity.incarnation;
+                    let message = FormMessage::Replaced { incarnation: theirs };
+                    let message = PeerMessage::Form { incarnation, message };
+                    self.effects.push_back(Effect::Send { to: from, message });
+                }
                 if !metas_match(&envelope, &entries) {
                     let text =
                         format!("dropped a message of {from}: its entries are not what it says");
@@ -691,6 +705,12 @@ impl<D: Disk> Replica<D> {
                 }
                 Output::TransferEnded { result } => {
                     self.effects.push_back(Effect::TransferEnded { result });
+                }
+                Output::Forgotten { acknowledged, has } => {
+                    return Err(Fatal::LostMemory(format!(
+                        "it had acknowledged entry {acknowledged}, and its log ends at {has}: was an \
+                         older copy of the directory restored?"
+                    )));
                 }
                 Output::Admit { pos } => {
                     let _ = pos;

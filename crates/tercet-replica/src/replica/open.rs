@@ -76,11 +76,16 @@ impl<D: Disk> Replica<D> {
                     } else {
                         IdentityState::Fresh
                     },
+                    has_remains: false,
                     members: BTreeMap::new(),
                 };
                 (identity, 0)
             }
         };
+        // An earlier start was cut short before it had given up what another incarnation left.
+        if identity.has_remains && lost.is_none() {
+            identity_count = settle(&mut disk, &mut identity, identity_count)?;
+        }
         // Who has lost a memory is muted before anything else is done with the directory.
         let mut wal = None;
         let is_member = matches!(identity.state, IdentityState::Voter | IdentityState::Quarantined)
@@ -104,13 +109,14 @@ impl<D: Disk> Replica<D> {
             )));
             identity.incarnation = Incarnation(random());
             identity.state = IdentityState::Quarantined;
+            identity.has_remains = true;
         }
         if lost.is_some() || identity_count == 0 {
             identity_count += 1;
             identity.store(&mut disk, identity_count)?;
         }
         if lost.is_some() {
-            set_aside(&mut disk).map_err(io("set the remains of the old log aside"))?;
+            identity_count = settle(&mut disk, &mut identity, identity_count)?;
         }
         let mut replica = Self {
             phase: Phase::Forming(Box::new(Forming::new(
@@ -359,6 +365,15 @@ fn check_identity(identity: &Identity, config: &ReplicaConfig) -> Result<(), Ope
         });
     }
     Ok(())
+}
+
+/// Gives up what an earlier incarnation left behind, and then says so in the identity. Counts its
+/// stores on.
+fn settle<D: Disk>(disk: &mut D, identity: &mut Identity, count: u64) -> Result<u64, OpenError> {
+    set_aside(disk).map_err(io("set the remains of the old log aside"))?;
+    identity.has_remains = false;
+    identity.store(disk, count + 1)?;
+    Ok(count + 1)
 }
 
 /// Moves what an earlier incarnation left behind out of the way. The newest remains are kept for a

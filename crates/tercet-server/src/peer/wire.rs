@@ -114,7 +114,8 @@ struct WireGeneration {
 struct WireForm {
     #[prost(bytes = "bytes", tag = "1")]
     incarnation: Bytes,
-    /// 1 ask, 2 answer fresh, 3 answer known, 4 genesis, 5 genesis ack, 6 start, 7 answer survivor.
+    /// 1 ask, 2 answer fresh, 3 answer known, 4 genesis, 5 genesis ack, 6 start, 7 answer survivor,
+    /// 8 replaced.
     #[prost(uint32, tag = "2")]
     kind: u32,
     #[prost(bytes = "bytes", tag = "3")]
@@ -123,6 +124,8 @@ struct WireForm {
     members: Vec<WireMember>,
     #[prost(message, optional, tag = "5")]
     generation: Option<WireGeneration>,
+    #[prost(bytes = "bytes", tag = "6")]
+    replaced: Bytes,
 }
 
 pub(crate) fn id_bytes(id: u128) -> Bytes {
@@ -407,6 +410,10 @@ fn form_to_wire(incarnation: Incarnation, message: &FormMessage) -> WireForm {
             wire.cluster_id = id_bytes(*cluster_id);
             6
         }
+        FormMessage::Replaced { incarnation } => {
+            wire.replaced = id_bytes(incarnation.0);
+            8
+        }
     };
     wire
 }
@@ -440,6 +447,7 @@ fn form_of(wire: &WireForm) -> Result<PeerMessage, WireError> {
         5 => FormMessage::GenesisAck { cluster_id: cluster_id()? },
         6 => FormMessage::Start { cluster_id: cluster_id()? },
         7 => FormMessage::Answer { standing: Standing::Survivor { generation: generation()? } },
+        8 => FormMessage::Replaced { incarnation: Incarnation(id_of(&wire.replaced)?) },
         other => return Err(bad(format!("kind {other}"))),
     };
     Ok(PeerMessage::Form { incarnation: Incarnation(id_of(&wire.incarnation)?), message })
@@ -642,6 +650,7 @@ mod tests {
             FormMessage::Genesis { cluster_id: 5, generation: later, members },
             FormMessage::GenesisAck { cluster_id: 5 },
             FormMessage::Start { cluster_id: 5 },
+            FormMessage::Replaced { incarnation: Incarnation(9) },
         ] {
             let sent = PeerMessage::Form { incarnation: Incarnation(7), message };
             assert_eq!(through_the_wire(&sent), sent);

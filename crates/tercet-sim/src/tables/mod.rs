@@ -10,6 +10,7 @@ pub mod ctrl;
 pub mod files;
 mod image;
 mod play;
+pub mod wipe_matrix;
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -141,5 +142,6 @@ pub fn suites() -> Vec<Suite> {
     let mut suites = ctrl::suites();
     suites.extend(files::suites());
     suites.extend(crash::suites());
+    suites.extend(wipe_matrix::suites());
     suites
 }

@@ -7,6 +7,7 @@ use tercet_raft::{Incarnation, NodeId, Profile, Rules};
 use tercet_replica::LabInput;
 use tercet_replica::gate::GateChange;
 use tercet_replica::prepare::{Forget, forget};
+use tercet_sim::rules::{Line, Refinement};
 use tercet_sim::{Random, World, WorldConfig};
 use tercet_wal::{Disk, DiskFile, Survive};
 
@@ -40,6 +41,8 @@ pub(crate) struct Outcome {
     pub(crate) trace: Vec<String>,
     pub(crate) world: World,
     pub(crate) clients: Clients,
+    /// What the nodes did, in the words of the model, if the run was traced.
+    pub(crate) lines: Vec<Line>,
 }
 
 /// Lives one seed.
@@ -61,9 +64,11 @@ pub(crate) fn live(plan: Plan) -> Result<Outcome, String> {
             return Err(format!("{id} reads {} records of another number", records.len()));
         }
     }
-    let Chaos { mut world, clients, watch, .. } = chaos;
+    let Chaos { mut world, clients, watch, refinement, .. } = chaos;
     judge(&mut world, &clients)?;
-    Ok(Outcome { met: watch.met, trace: watch.trace.unwrap_or_default(), world, clients })
+    let lines = refinement.map_or(Vec::new(), Refinement::into_lines);
+    let trace = watch.trace.unwrap_or_default();
+    Ok(Outcome { met: watch.met, trace, world, clients, lines })
 }
 
 type Fault = fn(&mut Chaos);
@@ -108,6 +113,8 @@ struct Chaos {
     world: World,
     clients: Clients,
     watch: Watch,
+    /// Every step is held against the model, unless a rule is switched off.
+    refinement: Option<Refinement>,
     random: Random,
     rules: Rules,
     weights: Vec<u64>,
@@ -138,6 +145,8 @@ impl Chaos {
         Self {
             clients: Clients::new(&world, plan.seed),
             watch: Watch::new(plan.traced),
+            refinement: (plan.rules == Rules::default())
+                .then(|| Refinement::new(&world, plan.traced)),
             world,
             random,
             rules: plan.rules,
@@ -154,9 +163,7 @@ impl Chaos {
         let end = self.world.now().after(time);
         loop {
             let went = self.world.step(end);
-            for happened in self.world.take_happened() {
-                self.watch.look(&self.world, &happened)?;
-            }
+            self.look()?;
             self.clients.listen(&mut self.world, &mut self.watch)?;
             if !went {
                 break;
@@ -164,6 +171,18 @@ impl Chaos {
         }
         self.watch.muted(&self.world);
         self.clients.act(&mut self.world);
+        // Before somebody crashes.
+        self.look()
+    }
+
+    fn look(&mut self) -> Result<(), String> {
+        let happened = self.world.take_happened();
+        if let Some(refinement) = &mut self.refinement {
+            refinement.look(&self.world, &happened)?;
+        }
+        for happened in happened {
+            self.watch.look(&self.world, &happened)?;
+        }
         Ok(())
     }
 
