@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a tool for people")]
 
 mod dependencies;
+mod seeded;
 mod tables;
 
 use std::process::{Command, ExitCode};
@@ -40,16 +41,44 @@ enum Task {
     },
     /// What becomes of clusters whose disks lie, as tables
     Tables(tables::Args),
+    /// Search all behaviours of the core within bounds; see `cargo xtask model --help`
+    #[command(disable_help_flag = true)]
+    Model {
+        /// Passed on: --suite, --profile, --states, --minutes, --threads, --list
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Put the bugs of crates/tercet-seeded in, one at a time, and count what finding them takes
+    SeededBugs {
+        /// Only this one (4b), or all of this number (4)
+        #[arg(long)]
+        bug: Option<String>,
+        /// The most seeds of each start; otherwise ten times the budget of the bug
+        #[arg(long)]
+        budget: Option<u64>,
+        /// From so many starts
+        #[arg(long, default_value_t = 5)]
+        starts: u64,
+        /// Only those that every change must find (class F)
+        #[arg(long)]
+        fast: bool,
+    },
     /// Format and mend what can be mended by itself (writes into the tree)
     Fix,
 }
 
 fn main() -> ExitCode {
     let result = match Args::parse().task {
-        Task::Test => verify().and_then(|()| e2e(None, None, None)),
+        Task::Test => verify()
+            .and_then(|()| seeded::run(None, None, 1, true))
+            .and_then(|()| e2e(None, None, None)),
         Task::Verify => verify(),
         Task::E2e { name, scale, seed } => e2e(name, scale, seed),
         Task::Tables(args) => tables::run(&args),
+        Task::Model { arguments } => model(&arguments),
+        Task::SeededBugs { bug, budget, starts, fast } => {
+            seeded::run(bug.as_deref(), budget, starts, fast)
+        }
         Task::Fix => fix(),
     };
     match result {
@@ -183,6 +212,12 @@ fn e2e(name: Option<String>, scale: Option<String>, seed: Option<String>) -> any
         command.env("TERCET_E2E_SEED", seed);
     }
     step("end-to-end faults", &mut command)
+}
+
+fn model(arguments: &[String]) -> anyhow::Result<()> {
+    let mut command =
+        cargo(&["run", "--release", "--locked", "--quiet", "--package", "tercet-model", "--"]);
+    step("model check", command.args(arguments))
 }
 
 fn fix() -> anyhow::Result<()> {

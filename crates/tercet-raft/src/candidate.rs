@@ -1,5 +1,7 @@
 //! Elections: asking first whether one could win, then for votes (§5.2, thesis §9.6).
 
+use tercet_seeded::{Bug, has};
+
 use crate::event::Event;
 use crate::message::{DenyReason, Message};
 use crate::raft::{Raft, Role};
@@ -21,7 +23,8 @@ impl Raft {
                 self.reset_election_timer();
             }
             Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
-                if self.is_modern() && !self.config.rules.no_pre_vote {
+                let asks = !self.config.rules.no_pre_vote && !has(Bug::NoPreVote);
+                if self.is_modern() && asks {
                     self.become_pre_candidate();
                 } else {
                     self.become_candidate(false);
@@ -111,12 +114,17 @@ impl Raft {
 
     pub(crate) fn on_vote_reply(&mut self, from: NodeId, denied: Option<DenyReason>) {
         let term = self.hard_state.term;
+        let members = self.config.members.keys().copied();
         let Role::Candidate { granted } = &mut self.role else {
             return;
         };
         match denied {
             None => {
-                granted.insert(from);
+                let is_news = granted.insert(from);
+                if has(Bug::CountVoteMessages) && !is_news {
+                    let another = members.into_iter().find(|node| !granted.contains(*node));
+                    granted.insert(another.unwrap_or(from));
+                }
                 self.event(Event::VoteReceived { from, term });
                 self.maybe_win();
             }

@@ -1,11 +1,13 @@
 //! What a node does that does not lead: store what the leader sends, vote, pass reads on; and, if
 //! it lost its memory, be mute and ask to be readmitted.
 
+use tercet_seeded::{Bug, has};
+
 use crate::event::{DropReason, Event};
 use crate::io::{BarrierId, Output, TransferError};
 use crate::message::{AppendOutcome, ConflictHint, DenyReason, Envelope, Message};
 use crate::raft::{Quarantine, Raft, Role};
-use crate::types::{EntryMeta, Index, LogPos, NodeId, Term, WriteId};
+use crate::types::{EntryMeta, Incarnation, Index, LogPos, NodeId, Term, WriteId};
 
 impl Raft {
     /// A leader of the current term spoke.
@@ -59,7 +61,8 @@ impl Raft {
         let covered = Index(prev.index.0 + entries.len() as u64);
         let first_new = Index(prev.index.0 + held as u64 + 1);
         let conflict = held < entries.len() && first_new <= self.log.last().index;
-        let cuts_more = self.config.rules.truncate_always && covered < self.log.last().index;
+        let cuts_any = self.config.rules.truncate_always || has(Bug::CutBehindAppend);
+        let cuts_more = cuts_any && covered < self.log.last().index;
         let truncate_from = match (conflict, cuts_more) {
             (true, _) => Some(first_new),
             (false, true) => Some(covered.next()),
@@ -85,7 +88,7 @@ impl Raft {
         let known = if self.agreed.0 == self.hard_state.term { self.agreed.1 } else { Index::ZERO };
         self.agreed = (self.hard_state.term, covered.max(known));
         let last = self.counted(covered);
-        let write = self.write_of(last);
+        let write = if has(Bug::AckBeforeSync) { WriteId(0) } else { self.write_of(last) };
         self.answer_append(from, write, round, AppendOutcome::Accepted { last });
         self.maybe_leave();
     }
@@ -157,7 +160,13 @@ impl Raft {
             return Some(DenyReason::AlreadyVoted { to });
         }
         // §5.4.1: the term of the last entry decides, then its index.
-        if last < own_last && !self.config.rules.ignore_log_in_votes {
+        let is_behind = if has(Bug::IndexBeforeTerm) {
+            (last.index, last.term) < (own_last.index, own_last.term)
+        } else {
+            last < own_last
+        };
+        let is_blind = self.config.rules.ignore_log_in_votes || has(Bug::NoLogCheck);
+        if is_behind && !is_blind {
             return Some(DenyReason::OldLog { voter_last: own_last });
         }
         None
@@ -220,6 +229,9 @@ impl Raft {
             }
             Message::ReadIndex { id } => {
                 self.send(to, Message::ReadIndexReply { id: *id, index: None });
+            }
+            Message::AppendReply { .. } if has(Bug::OldReplyRaisesMatch) => {
+                self.lead_receive(to, envelope.from_incarnation, &envelope.message);
             }
             Message::Fetch { pos } => self.on_fetch(to, *pos),
             Message::FetchReply { pos, outcome } => {
@@ -314,12 +326,14 @@ impl Raft {
             return;
         };
         let (me, term) = (self.config.node, self.hard_state.term);
-        let mine = (me, self.config.incarnation);
-        let by = self.readmits.iter().rev().find(|(_, readmit)| **readmit == mine);
-        let (Some((index, _)), Some(leader)) = (by, self.leader) else {
+        let mine = |(_, (node, incarnation)): &(&Index, &(NodeId, Incarnation))| {
+            *node == me && (*incarnation == self.config.incarnation || has(Bug::RejoinByOldReadmit))
+        };
+        let by = self.readmits.iter().rev().find(mine).map(|(index, _)| *index);
+        let by = self.seeded_way_back(quarantine.told).or(by);
+        let (Some(index), Some(leader)) = (by, self.leader) else {
             return;
         };
-        let index = *index;
         let pos = LogPos { term: self.log.term_at(index).expect("it is in the log"), index };
         match quarantine.leaving {
             Some((write, pos)) => {
@@ -329,8 +343,10 @@ impl Raft {
             }
             None => {
                 let (told_term, told) = quarantine.told;
+                let is_early = has(Bug::RejoinUncommitted) || has(Bug::RejoinAtEnd);
+                let is_committed = told >= index || is_early;
                 let holds_all = self.durable >= index && !self.is_faulty_up_to(index);
-                if told_term == term && told >= index && holds_all {
+                if told_term == term && is_committed && holds_all {
                     // The vote goes to that leader: whatever the lost disk had promised to others
                     // in this term, nobody else can be elected with this node's help.
                     let write = self.set_hard_state(term, Some(leader));
@@ -339,6 +355,15 @@ impl Raft {
                 }
             }
         }
+    }
+
+    /// What others took for enough: to have caught up.
+    fn seeded_way_back(&self, (_, told): (Term, Index)) -> Option<Index> {
+        let last = self.log.last();
+        let is_whole = last.index == self.durable && last.term == self.hard_state.term;
+        let by_end = Some(last.index).filter(|_| has(Bug::RejoinAtEnd) && is_whole);
+        let by_commit = Some(told).filter(|told| has(Bug::RejoinAtCommit) && *told > Index::ZERO);
+        by_end.or(by_commit).filter(|index| *index <= last.index)
     }
 
     pub(crate) fn on_admitted(&mut self) {

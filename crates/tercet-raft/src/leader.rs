@@ -3,12 +3,14 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use tercet_seeded::{Bug, has};
+
 use crate::event::{DropReason, Event};
 use crate::io::{BarrierId, Output, ProgressKind, Proposal, Refusal, TransferError};
 use crate::membership::{committed, reached_by_quorum};
 use crate::message::{AppendOutcome, ConflictHint, Message};
 use crate::progress::Progress;
-use crate::raft::{Raft, Role};
+use crate::raft::{Raft, Role, trusts_wiped};
 use crate::types::{EntryKind, EntryMeta, Incarnation, Index, LogPos, NodeId, Time};
 
 /// What only a leader has.
@@ -17,30 +19,30 @@ pub(crate) struct Leader {
     pub(crate) peers: BTreeMap<NodeId, Progress>,
     /// Counts the rounds of heartbeats: an answer to a round shows that this node led when it was
     /// sent.
-    round: u64,
-    heartbeat_at: Time,
-    quorum_check_at: Time,
+    pub(crate) round: u64,
+    pub(crate) heartbeat_at: Time,
+    pub(crate) quorum_check_at: Time,
     pub(crate) transfer: Option<Transfer>,
     /// (index, bytes) of the payload entries that are not committed.
-    uncommitted: VecDeque<(Index, u64)>,
-    uncommitted_bytes: u64,
-    barriers: VecDeque<Barrier>,
+    pub(crate) uncommitted: VecDeque<(Index, u64)>,
+    pub(crate) uncommitted_bytes: u64,
+    pub(crate) barriers: VecDeque<Barrier>,
     /// When a slot may next be readmitted.
-    readmit_after: BTreeMap<NodeId, Time>,
+    pub(crate) readmit_after: BTreeMap<NodeId, Time>,
     /// The interval that the lab set for as long as this node leads.
-    heartbeat_override: Option<Duration>,
+    pub(crate) heartbeat_override: Option<Duration>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub(crate) struct Transfer {
     pub(crate) to: NodeId,
-    until: Time,
-    asked: bool,
+    pub(crate) until: Time,
+    pub(crate) asked: bool,
 }
 
 /// A read that waits for a round. In the order in which they came.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
-struct Barrier {
+pub(crate) struct Barrier {
     /// Who asks: a peer, or this node's driver.
     origin: Option<NodeId>,
     id: u64,
@@ -176,7 +178,7 @@ impl Raft {
             self.become_follower(term, None);
             return;
         }
-        let check = self.is_modern() && !self.config.rules.no_check_quorum;
+        let check = self.is_modern() && !self.lacks_check_quorum();
         let until = now.after(self.config.election_timeout_max);
         let Some(leader) = self.leading() else { return };
         if leader.quorum_check_at <= now {
@@ -324,7 +326,8 @@ impl Raft {
     ) {
         let now = self.now;
         let admitted = self.admitted(from);
-        let trust = self.config.rules.trust_wiped;
+        let is_early = has(Bug::RejoinAtCommit) || has(Bug::RejoinAtEnd);
+        let trust = trusts_wiped(&self.config) || is_early;
         let next = self.log.last().index.next();
         let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&from)) else {
             return;
@@ -462,6 +465,10 @@ impl Raft {
     }
 
     fn on_rejected(&mut self, from: NodeId, prev: LogPos, hint: ConflictHint) {
+        if has(Bug::RefusalRaisesMatch) {
+            self.on_accepted(from, prev.index);
+            return;
+        }
         if !self.log.contains(prev) {
             // This leader never asked for it: its log has only grown since it leads.
             self.event(Event::Dropped { from, why: DropReason::Malformed });
@@ -532,7 +539,8 @@ impl Raft {
             leader.peers.values().map(counted).chain(std::iter::once(own)).collect();
         let to = committed(&mut matched);
         let of_this_term = self.log.term_at(to) == Some(self.hard_state.term);
-        if to <= self.commit || !(of_this_term || self.config.rules.commit_old_terms) {
+        let counts_any = self.config.rules.commit_old_terms || has(Bug::CommitOldTerms);
+        if to <= self.commit || !(of_this_term || counts_any) {
             return;
         }
         self.advance_commit(to);
@@ -594,7 +602,12 @@ impl Raft {
 
     pub(crate) fn lead_barrier(&mut self, origin: Option<NodeId>, id: u64) {
         let until = self.now.after(self.config.election_timeout_max);
-        let can_serve = self.committed_own_term();
+        let can_serve = self.can_serve();
+        if has(Bug::ReadWithoutRound) && can_serve {
+            let barrier = Barrier { origin, id, round: None, until };
+            self.end_barrier(barrier, Some(self.commit));
+            return;
+        }
         let Some(leader) = self.leading() else { return };
         leader.barriers.push_back(Barrier { origin, id, round: None, until });
         // While a round is on its way the next one waits for it: it then serves all that came.
@@ -604,8 +617,12 @@ impl Raft {
         }
     }
 
+    fn can_serve(&self) -> bool {
+        self.committed_own_term() || has(Bug::ReadBeforeOwnCommit)
+    }
+
     fn begin_round(&mut self) {
-        if self.committed_own_term() {
+        if self.can_serve() {
             self.beat();
         }
     }
@@ -613,7 +630,7 @@ impl Raft {
     /// A majority answered a round that began after the read came: this node led then, so what it
     /// has committed now is at least what was acknowledged before the read.
     fn confirm_barriers(&mut self) {
-        if !self.committed_own_term() {
+        if !self.can_serve() {
             return;
         }
         let Some(leader) = self.leading() else { return };

@@ -4,6 +4,8 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
+use tercet_seeded::{Bug, has};
+
 use crate::event::{DropReason, Event};
 use crate::io::{
     BarrierId, Config, Input, Output, Profile, Recovered, Refusal, RoleKind, Status, TransferError,
@@ -40,16 +42,16 @@ pub struct Raft {
     /// When the leader was last heard from.
     pub(crate) heard_at: Option<Time>,
     pub(crate) election_at: Time,
-    attempt: u64,
-    last_write: WriteId,
-    durable_write: WriteId,
+    pub(crate) attempt: u64,
+    pub(crate) last_write: WriteId,
+    pub(crate) durable_write: WriteId,
     /// The last write with a hard state: nothing is said before it is durable.
-    hard_state_write: WriteId,
+    pub(crate) hard_state_write: WriteId,
     /// Writes on their way to the disk, each with the last index that it makes durable and since
     /// when.
-    writes: VecDeque<(WriteId, Index, Time)>,
+    pub(crate) writes: VecDeque<(WriteId, Index, Time)>,
     /// Messages that wait for a write. Their writes ascend.
-    held: VecDeque<(WriteId, Envelope)>,
+    pub(crate) held: VecDeque<(WriteId, Envelope)>,
     pub(crate) forwarded: Forwarded,
     /// A transfer that this node gave away: until it is known who leads.
     pub(crate) handed_over: Option<(NodeId, Time)>,
@@ -101,7 +103,7 @@ impl Raft {
     pub fn new(config: Config, recovered: Recovered, now: Time) -> Self {
         assert!(config.members.contains_key(&config.node), "the node is a member");
         let log = TermMap::new(recovered.runs, recovered.last);
-        let role = if config.quarantined && !config.rules.trust_wiped {
+        let role = if config.quarantined && !trusts_wiped(&config) {
             Role::Quarantined(Quarantine {
                 ask_at: now,
                 told: (Term(0), Index::ZERO),
@@ -413,7 +415,7 @@ impl Raft {
             return Some(DropReason::Malformed);
         }
         // A wiped node that is trusted takes the place of its old disk.
-        let other_disk = !self.config.rules.trust_wiped
+        let other_disk = !trusts_wiped(&self.config)
             && envelope.to_incarnation.is_some_and(|to| to != self.config.incarnation);
         if envelope.to != self.config.node || other_disk {
             return Some(DropReason::NotForMe);
@@ -457,7 +459,7 @@ impl Raft {
 
     /// The leader that this node hears, itself included (modern profile).
     pub(crate) fn alive_leader(&self) -> Option<NodeId> {
-        if !self.is_modern() || self.config.rules.no_check_quorum {
+        if !self.is_modern() || self.lacks_check_quorum() {
             return None;
         }
         if let Role::Leader(_) = self.role {
@@ -467,12 +469,19 @@ impl Raft {
         if self.now.since(heard) < self.config.election_timeout_min { self.leader } else { None }
     }
 
+    pub(crate) fn lacks_check_quorum(&self) -> bool {
+        self.config.rules.no_check_quorum || has(Bug::NoCheckQuorum)
+    }
+
     // --- sending ---
 
     /// Sends a message when all that it depends on is durable: the hard state always, and `after`.
     pub(crate) fn send_after(&mut self, after: WriteId, to: NodeId, term: Term, message: Message) {
         let envelope = self.envelope(to, term, message);
-        let after = after.max(self.hard_state_write);
+        let mut after = after.max(self.hard_state_write);
+        if has(Bug::VoteBeforeSync) && matches!(envelope.message, Message::VoteReply { .. }) {
+            after = WriteId(0);
+        }
         if after <= self.durable_write || self.config.rules.speak_before_durable {
             self.outputs.push_back(Output::Send(envelope));
         } else {
@@ -547,6 +556,9 @@ impl Raft {
             self.event(Event::TermChanged { from: self.hard_state.term, to: term });
         }
         self.hard_state = next;
+        if has(Bug::RejoinWithoutTerm) && matches!(self.role, Role::Quarantined(_)) {
+            return self.hard_state_write;
+        }
         self.write(Some(next), None, self.log.last().index.next(), Vec::new())
     }
 
@@ -674,6 +686,11 @@ impl Raft {
             if let Role::Leader(_) = self.role {
                 self.stop_leading();
             }
+            if has(Bug::ForgetVoteOnStepDown) && !by_term && was != RoleKind::Follower {
+                self.hard_state.vote = None;
+                let forgotten = Some(self.hard_state);
+                self.write(forgotten, None, self.log.last().index.next(), Vec::new());
+            }
             self.role = Role::Follower;
         }
         if self.leader != leader {
@@ -763,6 +780,11 @@ impl Raft {
             self.outputs.push_back(Output::TransferEnded { result: Ok(leader) });
         }
     }
+}
+
+/// Whether a wiped node is a plain voter.
+pub(crate) fn trusts_wiped(config: &Config) -> bool {
+    config.rules.trust_wiped || has(Bug::WipedVotes)
 }
 
 /// A good mixing of 64 bits (the finaliser of `SplitMix64`).

@@ -160,6 +160,8 @@ fn a_retry_at_the_next_leader_while_the_first_is_cut_off() {
         }
         assert!(run_until(&mut world, 20_000, converged));
         check_retry(&mut world, 7, &[value("b")], &done);
+        // Whose entry was cut off hears so at once, and not when it has lost its patience.
+        assert_ne!(world.answer(lost), None, "whoever waited at the first leader is answered");
         if let Some(Answer::Submitted(late)) = world.answer(lost) {
             assert_eq!(late.first_seq, done.first_seq, "the cut off leader says the same");
         }

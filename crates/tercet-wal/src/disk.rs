@@ -3,7 +3,7 @@
 //! Real files are [`FileDisk`]'s; [`MemDisk`] is a platter with a cache in front of it, for tests
 //! and simulation: what was not synced is lost or torn when it crashes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write as _};
@@ -13,6 +13,8 @@ use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::mpsc;
 use std::sync::{Arc, Mutex};
+
+use tercet_seeded::{Bug, has};
 
 /// An open file.
 pub trait DiskFile: fmt::Debug {
@@ -226,7 +228,9 @@ fn make_zeroed(path: &Path, bytes: u64) -> io::Result<File> {
             at += n as u64;
         }
         file.sync_all()?;
-        sync_path(path.parent().expect("a file has a folder"))?;
+        if !has(Bug::NoDirectorySync) {
+            sync_path(path.parent().expect("a file has a folder"))?;
+        }
         Ok(file)
     };
     make().inspect_err(|_| {
@@ -428,6 +432,9 @@ struct MemContent {
     cache: Vec<u8>,
     /// Where the two may differ.
     dirty: Vec<Range<usize>>,
+    /// Pages that a sync failed to write: they look clean since, and no later sync writes them,
+    /// unless they are written anew (as Linux does it).
+    failed: BTreeSet<usize>,
     /// Bytes that no read gets, until they are written again.
     unreadable: Vec<Range<u64>>,
 }
@@ -477,6 +484,11 @@ fn dead() -> io::Error {
 }
 
 impl MemContent {
+    fn page(&self, page: usize, of: &[u8]) -> Range<usize> {
+        let length = of.len().min(self.cache.len());
+        (page * PAGE).min(length)..((page + 1) * PAGE).min(length)
+    }
+
     fn sync(&mut self) {
         let Self { platter, cache, dirty, .. } = self;
         platter.truncate(cache.len());
@@ -486,6 +498,18 @@ impl MemContent {
         for range in dirty.drain(..) {
             let (start, end) = (range.start.min(cache.len()), range.end.min(cache.len()));
             platter[start..end].copy_from_slice(&cache[start..end]);
+        }
+    }
+
+    fn fail_to_sync(&mut self) {
+        for range in std::mem::take(&mut self.dirty) {
+            let end = range.end.min(self.cache.len());
+            for page in range.start / PAGE..end.div_ceil(PAGE) {
+                let range = self.page(page, &self.platter);
+                if self.platter[range.clone()] != self.cache[range] {
+                    self.failed.insert(page);
+                }
+            }
         }
     }
 }
@@ -575,6 +599,7 @@ impl MemDisk {
             content.platter.clone_from(&merged);
             content.cache = merged;
             content.dirty.clear();
+            content.failed.clear();
         }
         state.steps_left = None;
         state.syncs_until_error = None;
@@ -650,8 +675,10 @@ impl Disk for MemDisk {
         let file = self.create(name)?;
         file.set_len(bytes)?;
         file.sync()?;
-        let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
-        self.sync_dir(folder)?;
+        if !has(Bug::NoDirectorySync) {
+            let folder = name.rsplit_once('/').map_or("", |(folder, _)| folder);
+            self.sync_dir(folder)?;
+        }
         self.state().free -= bytes;
         Ok(file)
     }
@@ -720,7 +747,7 @@ impl DiskFile for MemFile {
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut state = self.state();
         state.step()?;
-        let MemContent { cache, dirty, unreadable, .. } = state.content(self.id);
+        let MemContent { cache, dirty, failed, unreadable, .. } = state.content(self.id);
         let written = offset..offset + bytes.len() as u64;
         let first = written.start - written.start % BLOCK..written.start;
         let end = written.end.next_multiple_of(BLOCK).min(cache.len() as u64);
@@ -740,6 +767,12 @@ impl DiskFile for MemFile {
             .collect();
         let start = usize::try_from(offset).expect("a test's file fits into memory");
         let end = start + bytes.len();
+        // A page that is written to again is written whole, whatever failed before.
+        for page in start / PAGE..end.div_ceil(PAGE) {
+            if failed.remove(&page) {
+                dirty.push(page * PAGE..(page + 1) * PAGE);
+            }
+        }
         if cache.len() < end {
             lengthen(cache, end);
         }
@@ -759,11 +792,11 @@ impl DiskFile for MemFile {
             *left -= 1;
             if *left == 0 {
                 state.syncs_until_error = None;
+                state.content(self.id).fail_to_sync();
                 return Err(unreadable_error());
             }
         }
-        let content = state.content(self.id);
-        content.sync();
+        state.content(self.id).sync();
         Ok(())
     }
 
@@ -787,5 +820,12 @@ impl DiskFile for MemFile {
         Ok(())
     }
 
-    fn forget_cache(&self, _bytes: Range<u64>) {}
+    fn forget_cache(&self, _bytes: Range<u64>) {
+        let mut state = self.state();
+        let content = state.content(self.id);
+        for page in std::mem::take(&mut content.failed) {
+            let range = content.page(page, &content.platter);
+            content.cache[range.clone()].copy_from_slice(&content.platter[range]);
+        }
+    }
 }

@@ -14,6 +14,7 @@
 use std::ops::Range;
 
 use bytes::Bytes;
+use tercet_seeded::{Bug, has};
 
 use crate::disk::{BLOCK, Disk, DiskFile, SECTOR, is_unreadable, unreadable_error};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
@@ -132,7 +133,18 @@ impl Scan<'_> {
     /// What comes next, without moving on.
     pub(crate) fn look(&self) -> Next {
         let broken = match self.frame() {
+            Ok(frame)
+                if has(Bug::CutAtBadChecksum)
+                    && frame.entries.iter().any(|entry| !entry.is_whole) =>
+            {
+                return Next::Torn { to: self.ids };
+            }
             Ok(frame) => return Next::Frame(frame),
+            Err(_) if has(Bug::CutAtBadChecksum) => {
+                let rest = self.slice(self.end, self.ids).unwrap_or(&[]);
+                let cut = |last: usize| Next::Torn { to: self.end + last as u64 + 1 };
+                return last_nonzero(rest).map_or(Next::End, cut);
+            }
             Err(broken) => broken,
         };
         if let Broken::Damage(what) = broken {

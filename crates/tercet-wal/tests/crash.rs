@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use support::made::parts_of;
 use support::{Image, Model, Rng, append, entry, image, open_all, open_known, small, state};
-use tercet_wal::{Batch, Entry, MemDisk, Survive, Wal, WalError};
+use tercet_wal::{Batch, Disk as _, DiskFile as _, Entry, MemDisk, Survive, Wal, WalError};
 
 /// One step of a workload.
 #[derive(Clone, Debug)]
@@ -353,11 +353,29 @@ fn what_is_found_in_memory_only_is_made_durable() {
     let batch = Batch { entries: vec![entry(1, 1, b"in memory")], ..state(1, 1) };
     model.apply(&batch);
     wal.stage(batch);
-    disk.fail_sync(1);
+    // It dies between its two writes and their sync.
+    disk.crash_after(Some(2));
     assert!(matches!(wal.commit(&mut disk), Err(WalError::Io { op: "sync", .. })));
+    disk.crash_after(None);
     let lost = open_all(&mut disk.after_crash(Survive::None), small()).unwrap().2;
     assert_eq!(lost.last(), 0, "it was not durable");
     assert_eq!(open_all(&mut disk, small()).unwrap().2, model);
     let kept = open_all(&mut disk.after_crash(Survive::None), small()).unwrap().2;
     assert_eq!(kept, model);
+}
+
+/// As Linux does it: pages that a sync failed to write look clean, so that the next sync says that
+/// all is well, and writes none of them. What a log finds of them when it is opened is not there.
+#[test]
+fn a_sync_that_failed_is_not_made_good_by_another() {
+    let mut disk = MemDisk::new();
+    let mut wal = Wal::create(&mut disk, small()).unwrap();
+    support::write(&mut wal, &mut disk, state(1, 1));
+    wal.stage(Batch { entries: vec![entry(1, 1, b"looks clean")], ..state(1, 1) });
+    disk.fail_sync(1);
+    assert!(matches!(wal.commit(&mut disk), Err(WalError::Io { op: "sync", .. })));
+    disk.open("wal/00000001.seg").unwrap().unwrap().sync().unwrap();
+    let lost = open_all(&mut disk.after_crash(Survive::None), small()).unwrap().2;
+    assert_eq!(lost.last(), 0, "the second sync wrote nothing");
+    assert_eq!(open_all(&mut disk, small()).unwrap().2.last(), 0, "nor is it found in memory");
 }

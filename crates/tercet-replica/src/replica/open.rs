@@ -4,6 +4,7 @@ use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tercet_raft::{Config, EntryKind, Incarnation, Index, NodeId, NodeSet, Raft, Time};
+use tercet_seeded::{Bug, has};
 use tercet_wal::{Disk, Wal, WalError};
 
 use super::repair::{Scrub, entries};
@@ -333,7 +334,8 @@ impl<D: Disk> Running<D> {
                 if let EntryKind::Readmit { node, incarnation } = kind_of(&entry) {
                     readmits.insert(Index(entry.header.index), (node, incarnation));
                 }
-                self.note_appended(&entry, entry.header.index > window_from);
+                let remember = entry.header.index > window_from && !has(Bug::ForgetIdsOnStart);
+                self.note_appended(&entry, remember);
             }
         }
         let (values, cut) = check.finish().map_err(io("cut values.log"))?;

@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use tercet_raft::{EntryKind, EntryMeta, Envelope, Index, Input, Message, NodeId, Time, Write};
+use tercet_seeded::{Bug, has};
 use tercet_wal::{Batch, Disk, Entry, EntryHeader, HardState, WalError};
 
 use super::{Incoming, Running};
@@ -46,6 +47,7 @@ impl<D: Disk> Running<D> {
                     incoming.entries.get(at).cloned()
                 });
             let is_accepted = incoming.accepted.front().is_some_and(|(at, _)| *at == index);
+            let is_received = received.is_some();
             let entry = match received {
                 Some(entry) => entry,
                 None if is_accepted => {
@@ -59,7 +61,7 @@ impl<D: Disk> Running<D> {
                 (index, meta.term.0),
                 "the core and the bytes speak of the same entry"
             );
-            self.note_appended(&entry, true);
+            self.note_appended(&entry, !(is_received && has(Bug::ForgetIdsOnFollowers)));
             entries.push(entry);
         }
         let hard_state = write

@@ -173,8 +173,18 @@ impl Watch {
             self.count("repair");
         } else if let Event::NeverCommitted { .. } = event {
             self.count("dropped, never committed");
-        } else if let Event::Readmitted { .. } = event {
+        } else if let Event::Readmitted { pos } = event {
             self.count("readmission");
+            let replica = world.replica(id);
+            let own = replica.map(|replica| replica.identity().incarnation);
+            let raft = replica.and_then(|replica| replica.raft());
+            let admitted = raft.and_then(|raft| raft.members().get(&id).copied());
+            if raft.is_some_and(|raft| raft.commit() < pos.index) {
+                return Err(format!("{id} votes again by {pos}, which is not committed"));
+            }
+            if own != admitted {
+                return Err(format!("{id} votes again as {own:?}, and {admitted:?} is admitted"));
+            }
         } else if let Event::Violation { .. } = event {
             return Err(format!("{id}: {event}"));
         }
