@@ -67,7 +67,27 @@ impl Checker {
             self.check_leader(view, before.as_ref());
         }
         self.check_commit(view, before.as_ref());
+        self.check_later_leaders();
         self.check_matching(view);
+    }
+
+    /// A leader of a later term may lead already when the leader of an earlier one commits, because
+    /// it hears of it late: it must have the entry all the same.
+    fn check_later_leaders(&mut self) {
+        let mut broken = None;
+        for view in self.nodes.values().filter(|view| view.role == RoleKind::Leader && view.up) {
+            for (index, (entry, _, by)) in &self.committed {
+                if *by < view.term && at(view, *index) != Some(entry) {
+                    broken = Some(format!(
+                        "{} leads term {} without {entry} at {index}, committed in term {by}",
+                        view.node, view.term
+                    ));
+                }
+            }
+        }
+        if let Some(facts) = broken {
+            self.violated(Invariant::LeaderCompleteness, facts);
+        }
     }
 
     fn check_leader(&mut self, view: &NodeView, before: Option<&NodeView>) {

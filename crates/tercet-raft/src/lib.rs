@@ -37,6 +37,7 @@
 //!
 //! What is left out: snapshots and changes of membership.
 
+pub mod abstraction;
 mod candidate;
 mod event;
 mod follower;
