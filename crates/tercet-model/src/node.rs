@@ -355,6 +355,11 @@ impl Turn<'_> {
                     }
                     self.events.push(event);
                 }
+                Output::Forgotten { acknowledged, has } => {
+                    let me = node.raft.node();
+                    let what = format!("{me} had acknowledged {acknowledged} and holds {has}");
+                    self.violate(Invariant::Durability, what);
+                }
                 Output::SendFetched { .. } | Output::Repair { .. } => {
                     unreachable!("no damage is searched")
                 }
