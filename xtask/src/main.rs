@@ -1,11 +1,12 @@
-//! What a maintainer of Tercet runs. Nothing here writes into the source tree but `fix`
-//! and `tables`.
+//! What a maintainer of Tercet runs. Nothing here writes into the source tree but `fix`, `tables`,
+//! and `fuzz` what it finds.
 //!
 //! One profile, `release`, is built for the product and the tests alike: assertions and overflow
 //! checks are on in it.
 #![allow(clippy::print_stdout, reason = "a tool for people")]
 
 mod dependencies;
+mod fuzz;
 mod seeded;
 mod tables;
 
@@ -63,6 +64,21 @@ enum Task {
         #[arg(long)]
         fast: bool,
     },
+    /// Coverage-guided runs of everything that reads foreign bytes (fuzz/README.md)
+    Fuzz {
+        /// Only this target; may be given several times
+        #[arg(long = "target")]
+        targets: Vec<String>,
+        /// How long each target runs
+        #[arg(long, default_value_t = 60)]
+        seconds: u32,
+        /// How many processes run a target at a time
+        #[arg(long, default_value_t = 1)]
+        jobs: u32,
+        /// Store what reaches new code in fuzz/corpus (writes into the tree)
+        #[arg(long)]
+        update: bool,
+    },
     /// Format and mend what can be mended by itself (writes into the tree)
     Fix,
 }
@@ -78,6 +94,9 @@ fn main() -> ExitCode {
         Task::Model { arguments } => model(&arguments),
         Task::SeededBugs { bug, budget, starts, fast } => {
             seeded::run(bug.as_deref(), budget, starts, fast)
+        }
+        Task::Fuzz { targets, seconds, jobs, update } => {
+            fuzz::run(&fuzz::Options { targets, seconds, jobs, update })
         }
         Task::Fix => fix(),
     };

@@ -221,6 +221,24 @@ impl Forming {
         steps
     }
 
+    /// Whether the members of which a message speaks, if it does, are those that are configured: a
+    /// directory made for others could not be opened again.
+    pub(crate) fn is_of_this_cluster(&self, message: &FormMessage) -> bool {
+        let members = match message {
+            FormMessage::Answer { standing: Standing::Known { members, .. } }
+            | FormMessage::Genesis { members, .. } => members,
+            FormMessage::Ask
+            | FormMessage::Answer {
+                standing: Standing::Fresh { .. } | Standing::Survivor { .. },
+            }
+            | FormMessage::GenesisAck { .. }
+            | FormMessage::Start { .. }
+            | FormMessage::Replaced { .. } => return true,
+        };
+        let is_member = |node: &NodeId| *node == self.identity.node || self.peers.contains(node);
+        members.len() == self.peers.len() + 1 && members.keys().all(is_member)
+    }
+
     pub(crate) fn on_message(
         &mut self,
         from: NodeId,
@@ -228,7 +246,7 @@ impl Forming {
         message: FormMessage,
     ) -> Vec<FormStep> {
         let mut steps = Vec::new();
-        if !self.peers.contains(&from) {
+        if !self.peers.contains(&from) || !self.is_of_this_cluster(&message) {
             return steps;
         }
         match message {
@@ -501,5 +519,50 @@ pub(crate) fn answer_as_member(
         | FormMessage::GenesisAck { .. }
         | FormMessage::Start { .. }
         | FormMessage::Replaced { .. } => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn members(slots: &[u8]) -> BTreeMap<NodeId, Incarnation> {
+        slots.iter().map(|slot| (node(*slot), Incarnation(u128::from(*slot)))).collect()
+    }
+
+    fn node(slot: u8) -> NodeId {
+        NodeId::new(slot).unwrap()
+    }
+
+    /// What a node stores of a cluster with other members than it is configured with it could not
+    /// open again.
+    #[test]
+    fn a_cluster_of_other_members_is_not_joined() {
+        for (slots, fits) in
+            [(&[1, 2, 3][..], true), (&[1, 2], false), (&[1, 2, 4], false), (&[1, 2, 3, 4], false)]
+        {
+            let members = members(slots);
+            let generation = Generation::default();
+            let known = Standing::Known { cluster_id: 9, generation, members: members.clone() };
+            for message in [
+                FormMessage::Answer { standing: known },
+                FormMessage::Genesis { cluster_id: 9, generation, members },
+            ] {
+                let identity = Identity {
+                    node: node(2),
+                    incarnation: Incarnation(2),
+                    cluster_name: "demo".to_owned(),
+                    cluster_id: None,
+                    generation,
+                    state: IdentityState::Fresh,
+                    members: BTreeMap::new(),
+                    has_remains: false,
+                };
+                let mut forming = Forming::new(identity, vec![node(1), node(3)], 5, Time(0));
+                let steps = forming.on_message(node(1), Incarnation(1), message.clone());
+                let stores = steps.iter().any(|step| matches!(step, FormStep::Store(_)));
+                assert_eq!(stores, fits, "{slots:?}: {message:?}");
+            }
+        }
     }
 }

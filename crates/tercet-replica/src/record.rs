@@ -58,30 +58,36 @@ pub fn records_body(request_id: u128, values: &[Bytes]) -> (Vec<Bytes>, u32) {
     (pieces, digest)
 }
 
+/// The lengths in the head of a body.
+fn lengths(bytes: &[u8]) -> impl Iterator<Item = usize> {
+    let length = |bytes: &[u8]| u32::from_le_bytes(bytes.try_into().expect("chunks of 4 bytes"));
+    bytes.chunks_exact(4).map(move |bytes| length(bytes) as usize)
+}
+
+/// Whether the records of an entry of that kind add up to its body: where the values begin in it.
+pub(crate) fn check_records(entry: &Entry) -> Result<usize, RecordsError> {
+    let body = entry.body();
+    let error = RecordsError { index: entry.header.index, body_bytes: body.len() };
+    let count = entry.header.record_count as usize;
+    let head_bytes = count.checked_mul(4).and_then(|n| n.checked_add(ID_BYTES)).ok_or(error)?;
+    let head = body.get(ID_BYTES..head_bytes).ok_or(error)?;
+    let total = lengths(head).try_fold(head_bytes, usize::checked_add).ok_or(error)?;
+    if total == body.len() { Ok(head_bytes) } else { Err(error) }
+}
+
 /// The records of an entry of that kind.
 ///
 /// # Errors
 /// The body is not what the header says: the entry was made by something else.
 pub fn records_of(entry: &Entry) -> Result<Records, RecordsError> {
-    let body_bytes = entry.body().len();
-    let error = RecordsError { index: entry.header.index, body_bytes };
-    let body = entry.frame.slice(entry.frame.len() - body_bytes..);
-    let count = entry.header.record_count as usize;
-    let head_bytes = count.checked_mul(4).and_then(|n| n.checked_add(ID_BYTES)).ok_or(error)?;
-    if body_bytes < head_bytes {
-        return Err(error);
-    }
+    let head_bytes = check_records(entry)?;
+    let body = entry.frame.slice(entry.frame.len() - entry.body().len()..);
     let id: [u8; ID_BYTES] = body[..ID_BYTES].try_into().expect("the slice has 16 bytes");
-    let mut values = Vec::with_capacity(count);
+    let mut values = Vec::with_capacity((head_bytes - ID_BYTES) / 4);
     let mut at = head_bytes;
-    for length in body[ID_BYTES..head_bytes].chunks_exact(4) {
-        let length = u32::from_le_bytes(length.try_into().expect("chunks of 4 bytes")) as usize;
-        let end = at.checked_add(length).filter(|end| *end <= body_bytes).ok_or(error)?;
-        values.push(body.slice(at..end));
-        at = end;
-    }
-    if at != body_bytes {
-        return Err(error);
+    for length in lengths(&body[ID_BYTES..head_bytes]) {
+        values.push(body.slice(at..at + length));
+        at += length;
     }
     let digest = crc32c::crc32c(&body[ID_BYTES..]);
     Ok(Records { request_id: u128::from_le_bytes(id), values, digest })

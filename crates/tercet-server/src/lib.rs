@@ -4,6 +4,8 @@ mod api;
 mod classic;
 pub mod config;
 mod driver;
+#[doc(hidden)]
+pub mod for_fuzzing;
 mod forward;
 mod lab;
 pub mod metrics;

@@ -114,6 +114,12 @@ impl EntryHeader {
         })
     }
 
+    /// The sequence number after its last record: where the next entry goes on.
+    pub const fn next_seq(&self) -> u64 {
+        // No leader comes near the end of the numbers; bytes that were made up may.
+        self.first_seq.saturating_add(self.record_count as u64)
+    }
+
     /// How long header and body are together.
     pub const fn frame_bytes(&self) -> usize {
         ENTRY_HEADER_BYTES + self.body_bytes as usize

@@ -635,6 +635,9 @@ fn apply<D: Disk>(
     }
     for FoundEntry { header: entry, place, is_whole } in &frame.entries {
         let last_term = recovered.runs.last().map_or(0, |(term, _)| *term);
+        if entry.term == 0 {
+            return Err(format!("entry {} is of term 0, which nobody leads", entry.index));
+        }
         if entry.term < last_term {
             return Err(format!(
                 "term {} of entry {} follows term {last_term}",

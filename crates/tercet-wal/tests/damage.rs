@@ -630,6 +630,14 @@ fn a_newer_format_is_refused_in_words() {
     }
 }
 
+/// Nobody leads in term 0: an entry of it is none, however well its checksums fit.
+#[test]
+fn an_entry_of_term_0_is_corruption() {
+    let mut made = Made::new();
+    made.write(append(vec![entry(0, 1, b"of nobody")]));
+    assert_corrupt(open(&made.image()), 1, HEADER, "an entry of term 0");
+}
+
 /// Frames that are whole, but cannot follow what is before them.
 #[test]
 fn a_frame_that_contradicts_the_log_is_corruption() {

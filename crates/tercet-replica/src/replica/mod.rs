@@ -247,6 +247,10 @@ impl<D: Disk> Replica<D> {
     pub fn receive(&mut self, now: Time, from: NodeId, message: PeerMessage) -> Result<(), Fatal> {
         match (message, &mut self.phase) {
             (PeerMessage::Form { incarnation, message }, Phase::Forming(forming)) => {
+                if !forming.is_of_this_cluster(&message) {
+                    let text = format!("dropped a message of {from}: it speaks of other members");
+                    self.effects.push_back(Effect::Warning(text));
+                }
                 let steps = forming.on_message(from, incarnation, message);
                 self.form(steps, now).map_err(open_failed)
             }

@@ -27,7 +27,7 @@ pub(super) const LOST_DIR: &str = "lost";
 impl<D: Disk> Replica<D> {
     /// Opens a node's directory: new, as it was left, or with its memory lost.
     ///
-    /// `lost` says why an earlier replica of this process had to stop ([`Fatal::LostMemory`]);
+    /// `lost` says why an earlier replica of this process had to stop ([`crate::Fatal::LostMemory`]);
     /// `random` gives numbers that nobody else gets.
     ///
     /// # Errors

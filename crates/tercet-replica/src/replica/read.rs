@@ -50,7 +50,7 @@ impl<D: Disk> Running<D> {
         while low < high {
             let middle = low + (high - low) / 2;
             let header = self.wal.header(disk, middle)?;
-            if header.first_seq + u64::from(header.record_count) > seq {
+            if header.next_seq() > seq {
                 high = middle;
             } else {
                 low = middle + 1;

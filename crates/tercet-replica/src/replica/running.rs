@@ -17,7 +17,7 @@ impl<D: Disk> Running<D> {
     /// An entry is now the last of the log.
     pub(super) fn note_appended(&mut self, entry: &Entry, remember: bool) {
         let EntryHeader { index, first_seq, record_count, time_ms, .. } = entry.header;
-        self.tail.next_seq = first_seq + u64::from(record_count);
+        self.tail.next_seq = entry.header.next_seq();
         self.tail.time_ms = self.tail.time_ms.max(time_ms);
         if record_count > 0
             && remember
@@ -97,12 +97,8 @@ impl<D: Disk> Running<D> {
             effects.push_back(Effect::Submitted { tag: pending.tag, result });
         }
         let last = from - 1;
-        self.tail.next_seq = if last < self.wal.first_index() {
-            1
-        } else {
-            let header = self.header_of(disk, last)?;
-            header.first_seq + u64::from(header.record_count)
-        };
+        self.tail.next_seq =
+            if last < self.wal.first_index() { 1 } else { self.header_of(disk, last)?.next_seq() };
         Ok(())
     }
 
@@ -191,7 +187,7 @@ impl<D: Disk> Running<D> {
         }
         let header = self.header_of(disk, last)?;
         self.applied = last;
-        self.applied_next_seq = header.first_seq + u64::from(header.record_count);
+        self.applied_next_seq = header.next_seq();
         self.advance_values(disk, effects)?;
         self.window.forget(last, self.window_limits);
         let later = self.pending.split_off(&(last + 1));

@@ -23,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 
 use crate::config::Limits;
+use crate::metrics::Metrics;
 use crate::node::NodeHandle;
 use intake::Intake;
 pub use intake::request_id_of_key;
@@ -144,4 +145,13 @@ fn router(context: &Context) -> Result<axum::Router, std::io::Error> {
         .into_axum_router()
         .fallback(http::nothing);
     Ok(http::router(context.clone()).fallback_service(grpc))
+}
+
+/// The routes of the client port alone, for fuzzing.
+pub(crate) fn for_fuzzing(
+    node: NodeHandle,
+    limits: Limits,
+    metrics: Arc<Metrics>,
+) -> Result<axum::Router, std::io::Error> {
+    router(&Context { intake: Arc::new(Intake::new(limits, metrics)), node })
 }

@@ -15,7 +15,7 @@ use bytes::{Buf, Bytes};
 use prost::Message as _;
 use socket2::SockRef;
 use tercet_raft::NodeId;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -284,33 +284,45 @@ async fn connect(
     local: &Local,
 ) -> Result<(TcpStream, Remote), String> {
     let attempt = async {
-        let mut stream = TcpStream::connect(address)
+        let stream = TcpStream::connect(address)
             .await
             .map_err(|error| format!("{address} cannot be reached: {error}"))?;
         set_options(&stream).map_err(|error| format!("{address}: {error}"))?;
-        let mut pieces = Vec::new();
-        frame::encode(Kind::Hello, &local.hello(peer, channel), &[], &mut pieces);
-        for mut piece in pieces {
-            stream
-                .write_all_buf(&mut piece)
-                .await
-                .map_err(|error| format!("{address} hung up: {error}"))?;
-        }
-        let mut reader = FrameReader::new(stream, HELLO_BYTES_MAX);
-        let frame = match reader.next().await {
-            Ok(Some(frame)) if frame.kind == Kind::HelloReply => frame,
-            Ok(_) => return Err(format!("{address} hung up without an answer")),
-            Err(error) => return Err(format!("{address}: {error}")),
-        };
-        let reply = HelloReply::decode(frame.message)
-            .map_err(|error| format!("{address}: its answer cannot be read: {error}"))?;
-        let remote = local.accept(peer, channel, &reply)?;
-        Ok((reader.into_stream(), remote))
+        let (stream, remote) = say_hello(stream, peer, channel, address, local).await?;
+        Ok((stream, remote))
     };
     match timeout(HELLO_TIMEOUT, attempt).await {
         Ok(result) => result,
         Err(_) => Err(format!("{address} does not answer")),
     }
+}
+
+/// The first words of whoever dials, and the answer.
+async fn say_hello<S: AsyncRead + AsyncWrite + Unpin>(
+    mut stream: S,
+    peer: NodeId,
+    channel: Channel,
+    address: &str,
+    local: &Local,
+) -> Result<(S, Remote), String> {
+    let mut pieces = Vec::new();
+    frame::encode(Kind::Hello, &local.hello(peer, channel), &[], &mut pieces);
+    for mut piece in pieces {
+        stream
+            .write_all_buf(&mut piece)
+            .await
+            .map_err(|error| format!("{address} hung up: {error}"))?;
+    }
+    let mut reader = FrameReader::new(stream, HELLO_BYTES_MAX);
+    let frame = match reader.next().await {
+        Ok(Some(frame)) if frame.kind == Kind::HelloReply => frame,
+        Ok(_) => return Err(format!("{address} hung up without an answer")),
+        Err(error) => return Err(format!("{address}: {error}")),
+    };
+    let reply = HelloReply::decode(frame.message)
+        .map_err(|error| format!("{address}: its answer cannot be read: {error}"))?;
+    let remote = local.accept(peer, channel, &reply)?;
+    Ok((reader.into_stream(), remote))
 }
 
 /// Writes what the owner could not, until the connection ends. Says why it did.
@@ -363,7 +375,11 @@ async fn accept(listener: Rc<TcpListener>, local: Rc<Local>, inbox: Inbox) {
         };
         let (local, inbox) = (Rc::clone(&local), inbox.clone());
         tasks.spawn_local(async move {
-            let event = receive(stream, &local, &inbox).await;
+            let address = address.to_string();
+            let event = match set_options(&stream) {
+                Ok(()) => receive(stream, address, &local, &inbox).await,
+                Err(_) => None,
+            };
             drop(place);
             if let Some(event) = event {
                 let _ = inbox.events.send(event);
@@ -373,9 +389,12 @@ async fn accept(listener: Rc<TcpListener>, local: Rc<Local>, inbox: Inbox) {
 }
 
 /// Reads one accepted connection to its end. Says what is to be known about that.
-async fn receive(stream: TcpStream, local: &Local, inbox: &Inbox) -> Option<LinkEvent> {
-    let address = stream.peer_addr().map_or_else(|_| "?".to_owned(), |address| address.to_string());
-    set_options(&stream).ok()?;
+async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
+    stream: S,
+    address: String,
+    local: &Local,
+    inbox: &Inbox,
+) -> Option<LinkEvent> {
     let mut reader = FrameReader::new(stream, HELLO_BYTES_MAX);
     let refused = |why: String| Some(LinkEvent::Refused { address: address.clone(), why });
     let remote = match timeout(HELLO_TIMEOUT, greet(&mut reader, local)).await {
@@ -430,8 +449,8 @@ fn is_from(message: &PeerMessage, remote: &Remote) -> bool {
     }
 }
 
-async fn greet(
-    reader: &mut FrameReader<TcpStream>,
+async fn greet<S: AsyncRead + AsyncWrite + Unpin>(
+    reader: &mut FrameReader<S>,
     local: &Local,
 ) -> Result<Remote, Option<String>> {
     let frame = match reader.next().await {
@@ -449,4 +468,33 @@ async fn greet(
         reader.stream().write_all_buf(&mut piece).await.map_err(|error| Some(error.to_string()))?;
     }
     remote.map_err(Some)
+}
+
+/// Reads these bytes as an accepted connection, as far as they go, and then the end of the stream:
+/// what would reach the owner, and what is to be known about the connection.
+pub(crate) async fn receive_bytes(
+    bytes: &[u8],
+    local: &Local,
+) -> (Vec<Arrived>, Option<LinkEvent>) {
+    // A frame is never shorter than its header, so that nobody waits for a place.
+    let (control, mut arrived) = mpsc::channel(bytes.len() / frame::HEADER_BYTES + 1);
+    let (events, mut seen) = mpsc::unbounded_channel();
+    let inbox = Inbox { bulk: control.clone(), control, events };
+    let stream = tokio::io::join(bytes, tokio::io::sink());
+    let ended = receive(stream, "a peer".to_owned(), local, &inbox).await;
+    let mut messages = Vec::new();
+    while let Ok(message) = arrived.try_recv() {
+        messages.push(message);
+    }
+    (messages, seen.try_recv().ok().or(ended))
+}
+
+/// Reads these bytes as the answer to this node's HELLO.
+pub(crate) async fn dial_bytes(
+    bytes: &[u8],
+    peer: NodeId,
+    local: &Local,
+) -> Result<Remote, String> {
+    let stream = tokio::io::join(bytes, tokio::io::sink());
+    say_hello(stream, peer, Channel::Control, "a peer", local).await.map(|(_, remote)| remote)
 }
