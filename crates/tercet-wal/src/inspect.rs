@@ -107,10 +107,6 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
                 continue;
             }
             Err(HeaderError::NotOne) => {
-                if may_be_unused(&bytes, number, sealed.is_some()) {
-                    found(Found::Unused { name });
-                    continue;
-                }
                 let length = bytes.len() as u64;
                 let first_frame = next_frame;
                 let header = SegmentHeader {
@@ -121,9 +117,18 @@ pub fn walk(dir: &Path, mut found: impl FnMut(Found)) -> std::io::Result<()> {
                     last_index,
                     hard_state,
                 };
-                if !matches!(scan_of(&header, &bytes, &unreadable).look(), Next::Frame(_)) {
-                    found(fault(0, "the segment's header is damaged".to_owned()));
-                    continue;
+                match scan_of(&header, &bytes, &unreadable).look() {
+                    Next::Frame(_) => {}
+                    Next::End | Next::Torn { .. }
+                        if may_be_unused(&bytes, number, sealed.is_some()) =>
+                    {
+                        found(Found::Unused { name });
+                        continue;
+                    }
+                    Next::End | Next::Torn { .. } | Next::Corrupt { .. } => {
+                        found(fault(0, "the segment's header is damaged".to_owned()));
+                        continue;
+                    }
                 }
                 let what = "the segment's header is damaged: it is written again from what else \
                             is known when the node runs";

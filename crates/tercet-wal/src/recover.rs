@@ -334,15 +334,14 @@ struct Mend {
     bytes: Vec<u8>,
 }
 
-/// Whether a segment without a header may be one that was prepared and never used, or whose header
-/// a crash cut short. No frame was written behind such a header, and the segment before it was not
-/// sealed yet. The first segment is made before a node promises anything, and never like this.
+/// Whether a segment without a header, in which no frame is, may be one that was prepared and never
+/// used, or whose header a crash cut short: the segment before it was not sealed yet. The first
+/// segment is made before a node promises anything, and never like this. What else stands in it is
+/// damage to something that nobody needs.
 pub(crate) fn may_be_unused(bytes: &[u8], number: u32, is_sealed_before: bool) -> bool {
-    let header = usize::try_from(SEGMENT_HEADER_BYTES).expect("4096");
-    let (head, body) = bytes.split_at(header.min(bytes.len()));
     // The header is written when the file has its length.
-    let has_length = head.len() == header || is_zero(head);
-    number > 1 && !is_sealed_before && is_zero(body) && has_length
+    let has_length = bytes.len() as u64 >= SEGMENT_HEADER_BYTES || is_zero(bytes);
+    number > 1 && !is_sealed_before && has_length
 }
 
 fn is_zero(bytes: &[u8]) -> bool {
@@ -393,15 +392,20 @@ pub(crate) fn open<D: Disk>(
             Err(HeaderError::Newer(found)) => {
                 return Err(WalError::Newer { segment: name, found });
             }
-            Err(HeaderError::NotOne) if may_be_unused(&bytes, *number, !is_zero(&seal)) => {
-                unused.push(name);
-                continue;
-            }
             Err(HeaderError::NotOne) => {
                 // All that it says is known, if frames behind it show that this is the segment.
                 let header = header_of_next(&wal, &bytes);
-                if !matches!(scan_of(&header, &bytes, &unreadable).look(), Next::Frame(_)) {
-                    return Err(missing_header(&name));
+                match scan_of(&header, &bytes, &unreadable).look() {
+                    Next::Frame(_) => {}
+                    Next::End | Next::Torn { .. }
+                        if may_be_unused(&bytes, *number, !is_zero(&seal)) =>
+                    {
+                        unused.push(name);
+                        continue;
+                    }
+                    Next::End | Next::Torn { .. } | Next::Corrupt { .. } => {
+                        return Err(missing_header(&name));
+                    }
                 }
                 mends.push(Mend { segment: position, offset: 0, bytes: header.encode() });
                 header

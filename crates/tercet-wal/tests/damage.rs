@@ -590,13 +590,45 @@ fn prepared_segments_that_were_never_used_are_removed() {
         assert_eq!(open(&torn).unwrap(), made.model);
         torn.insert(segment(3), b"TCTWAL".to_vec());
         assert_corrupt(open(&torn), 3, 0, "a header in a file without its length");
-        torn.insert(segment(3), [vec![0; 4096], vec![1]].concat());
-        assert_corrupt(open(&torn), 3, 0, "something behind no header");
         // A segment behind one that has no header is no prepared one.
         image.get_mut(&segment(3)).unwrap().extend([0; 5000]);
         image.insert(segment(4), made.image()[&segment(2)].clone());
         assert_corrupt(open(&image), 3, 0, "used behind unused");
     }
+}
+
+/// Damage to a segment that was prepared and not used takes nothing: it is removed.
+#[test]
+fn a_damaged_prepared_segment_is_removed() {
+    let made = two_segments();
+    let prepared = vec![0; 200_000];
+    for at in (0..prepared.len()).step_by(4096) {
+        for fault in [Fault::Flipped, Fault::Random(at as u64), Fault::Unreadable] {
+            let mut image = made.image();
+            image.insert(segment(3), prepared.clone());
+            let mut disk = disk_of(&image);
+            let length = 4096.min(prepared.len() - at);
+            fault.strike(&disk, &segment(3), at, length);
+            let label = format!("{length} bytes at {at}: {fault:?}");
+            let (_, recovered, faulty) = open_known(&mut disk, &made.model, &label).expect(&label);
+            assert_eq!((recovered.torn_tail, faulty), (None, Vec::new()), "{label}");
+            assert!(support::image(&disk) == made.image(), "{label}: only what is used is left");
+        }
+    }
+}
+
+/// But a segment that shows a later frame was in use, whatever became of its beginning.
+#[test]
+fn a_segment_with_frames_is_no_prepared_one() {
+    let made = two_segments();
+    let frames: Vec<&Frame> = made.of(2).collect();
+    assert!(frames.len() > 1);
+    let mut image = made.image();
+    zero(&mut image.get_mut(&segment(1)).unwrap()[512..544]);
+    let bytes = image.get_mut(&segment(2)).unwrap();
+    zero(&mut bytes[..HEADER + FRAME_HEADER]);
+    zero(&mut bytes[frames[0].ids.0..frames[0].ids.1]);
+    assert_corrupt(open(&image), 2, 0, "later frames");
 }
 
 /// Puts the checksum of a segment's header right.
