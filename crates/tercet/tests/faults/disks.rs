@@ -1,4 +1,5 @@
-//! Disks that fail a sync, and disks that are full.
+//! Disks that fail a sync, that become slow, that give back other bytes than were written, and
+//! disks that are full.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -9,7 +10,7 @@ use anyhow::ensure;
 use tercet_client::{Reason, SubmitOptions};
 use tercet_testkit::{History, Load, StartOptions};
 
-use crate::{PATIENCE, has, is_root, not_run, on_three, on_three_with};
+use crate::{PATIENCE, TERCET, has, is_root, not_run, on_three, on_three_with};
 
 /// A sync that fails: the node stops at once, says why, and acknowledges nothing after it; started
 /// again on a disk that works, it goes on. It never tries the sync again: after a failed one the
@@ -53,6 +54,100 @@ fn fail_a_sync() {
             cluster.start(id)?;
         }
         load.await_progress(10, PATIENCE);
+        cluster.judge(&load.finish())
+    });
+}
+
+/// A disk gives back other bytes than were written: the node gets the entries from the others and
+/// writes them back; nothing is lost, and nobody has to rejoin.
+#[test]
+fn damage_a_log() {
+    const HEADER: usize = 4096;
+    on_three("damage_a_log", 10, |cluster, run| {
+        cluster.start_all()?;
+        cluster.await_healed()?;
+        let before = cluster.statuses();
+        let load = Load::start(cluster.addresses(), 4, run.seed);
+        for round in 0..run.repetitions {
+            load.await_progress(20, PATIENCE);
+            let id = run.random.node(cluster.count());
+            cluster.kill(id)?;
+            let path = cluster.data(id).join("wal/00000001.seg");
+            let mut bytes = fs::read(&path)?;
+            let middle = bytes.len() / 2;
+            let end = bytes[..middle].iter().rposition(|byte| *byte != 0).unwrap_or(HEADER);
+            // Somewhere among the frames: one byte, or a sector of zeros.
+            let room = u64::try_from(end - HEADER)?;
+            let at = HEADER + usize::try_from(run.random.below(room.max(1)))?;
+            if round % 2 == 0 {
+                bytes[at] ^= 0x40;
+            } else {
+                let sector = at - at % 512;
+                bytes[sector..sector + 512].fill(0);
+            }
+            fs::write(&path, &bytes)?;
+            cluster.start(id)?;
+            cluster.await_healed()?;
+        }
+        load.await_progress(10, PATIENCE);
+        let told = (1..=cluster.count()).filter(|id| cluster.log(*id).contains("were repaired"));
+        ensure!(told.count() > 0, "no entry was repaired");
+        for (was, is) in before.iter().zip(cluster.statuses()) {
+            let incarnation = |status: &Option<tercet_client::v1::StatusResponse>| {
+                status.as_ref().map(|status| status.incarnation.clone())
+            };
+            ensure!(incarnation(was) == incarnation(&is), "a node had to rejoin: {was:?}, {is:?}");
+        }
+        cluster.judge(&load.finish())?;
+        cluster.stop_all()?;
+        let dirs = (1..=cluster.count()).map(|id| cluster.data(id));
+        let verified = Command::new(TERCET).arg("verify").args(dirs).output()?;
+        let said = String::from_utf8_lossy(&verified.stdout);
+        ensure!(verified.status.success(), "damage is left: {said}");
+        Ok(())
+    });
+}
+
+/// The leader's disk becomes slow: it hands leadership over, and says why.
+#[test]
+fn slow_a_disk() {
+    if !has("strace") {
+        return not_run("slow_a_disk", "strace is not installed");
+    }
+    on_three("slow_a_disk", 1, |cluster, run| {
+        // Slow from the 1500th sync on: by then it is known what is usual.
+        let through = [
+            "strace",
+            "-D",
+            "-f",
+            "-qq",
+            "-o",
+            "/dev/null",
+            "-e",
+            "trace=fdatasync",
+            "-e",
+            "inject=fdatasync:delay_enter=60000:when=1500+",
+        ];
+        let through = through.iter().map(ToString::to_string).collect();
+        cluster.start_with(1, &StartOptions { through, ..StartOptions::default() })?;
+        cluster.start(2)?;
+        cluster.start(3)?;
+        if cluster.await_leader()? != 1 {
+            let nodes = format!("--node={}", cluster.addresses().join(","));
+            let handed = Command::new(TERCET).args(["transfer", "--to=1", &nodes]).output()?;
+            ensure!(handed.status.success(), "{}", String::from_utf8_lossy(&handed.stderr));
+        }
+        let load = Load::start(cluster.addresses(), 4, run.seed);
+        cluster.await_statuses("n1 says that its disk is slow, and another leads", |statuses| {
+            let slow = statuses[0].as_ref().is_some_and(|status| {
+                status.role != "leader"
+                    && status.problems.iter().any(|problem| problem.contains("has become slow"))
+            });
+            slow && statuses[1..].iter().flatten().any(|status| status.role == "leader")
+        })?;
+        load.await_progress(200, PATIENCE);
+        cluster.kill(1)?;
+        cluster.start(1)?;
         cluster.judge(&load.finish())
     });
 }
