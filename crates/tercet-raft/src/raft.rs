@@ -353,13 +353,26 @@ impl Raft {
     }
 
     /// Whether the log knows that this incarnation was replaced by a later one.
-    pub fn is_superseded(&self, node: NodeId, incarnation: Incarnation) -> bool {
+    ///
+    /// A mute node does not know: it refills its log from the beginning, and what it holds of it may be
+    /// older than what its identity says, so that it cannot tell which disk is the later one. It counts
+    /// nothing, and entries of a leader are good whatever became of that leader's disk since.
+    fn is_superseded(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        if matches!(self.role, Role::Quarantined(_)) {
+            return false;
+        }
         let base = self.config.members.get(&node).copied();
         let by_log = self.readmits.values().filter(|(slot, _)| *slot == node).map(|(_, inc)| *inc);
         let history: Vec<Incarnation> = base.into_iter().chain(by_log).collect();
         history
             .split_last()
             .is_some_and(|(now, before)| incarnation != *now && before.contains(&incarnation))
+    }
+
+    /// Whether this node is sure of that, so that it may tell a disk that it is an old one. Who has
+    /// damaged entries is not: one of them may be the latest readmission.
+    pub fn is_surely_superseded(&self, node: NodeId, incarnation: Incarnation) -> bool {
+        self.is_superseded(node, incarnation) && self.repairs.is_empty()
     }
 
     // --- receiving ---

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tercet_raft::Profile::{Modern, Paper};
 use tercet_raft::{
-    DropReason, EntryKind, Envelope, Event, Incarnation, Index, Input, LogPos, Message, RoleKind,
-    Rules, Term, TransferError,
+    Config, DropReason, EntryKind, EntryMeta, Envelope, Event, HardState, Incarnation, Index,
+    Input, LogPos, Message, Raft, Recovered, RoleKind, Rules, Term, Time, TransferError,
 };
 
 use crate::support::{Net, node};
@@ -496,4 +496,88 @@ fn a_muted_node_gets_what_was_lost_on_its_way() {
     assert_eq!(net.terms(3).len(), stored, "nothing arrived");
     net.run_ms(1_000);
     assert_eq!(net.terms(3), net.terms(1));
+}
+
+/// Of a node that has come back since node 3 was wiped for the second time.
+fn knows_of_twice(quarantined: bool) -> Config {
+    let members =
+        [(node(1), Incarnation(1)), (node(2), Incarnation(2)), (node(3), Incarnation(32))];
+    Config {
+        node: node(1),
+        incarnation: Incarnation(11),
+        members: members.into_iter().collect(),
+        floor: LogPos::ORIGIN,
+        quarantined,
+        profile: Modern,
+        rules: Rules::default(),
+        heartbeat_interval: Duration::from_millis(50),
+        election_timeout_min: Duration::from_millis(150),
+        election_timeout_max: Duration::from_millis(300),
+        election_timer_frozen: false,
+        seed: 1,
+        message_bytes_max: 1 << 20,
+        inflight_bytes_max: 1 << 20,
+        inflight_messages_max: 64,
+        uncommitted_bytes_max: 1 << 20,
+    }
+}
+
+/// What a mute node knew before it lost its memory may be newer than what it has refilled so far:
+/// the leader was wiped twice, and the first part of the log tells of the first time only. Were the
+/// leader's messages dropped as those of an old disk, the node would never come back; and were the
+/// leader told that its disk is an old one, it would give up a good log.
+#[test]
+fn a_leader_wiped_twice_refills_a_mute_node_that_knows_of_it() {
+    let (me, leader) = (node(1), node(3));
+    let (first, second) = (Incarnation(31), Incarnation(32));
+    let config = knows_of_twice(true);
+    let mut raft = Raft::new(config, Recovered::default(), Time(0));
+    let readmit = |incarnation| EntryKind::Readmit { node: leader, incarnation };
+    let log = [readmit(first), EntryKind::Payload, readmit(second), EntryKind::Payload];
+    let mut prev = LogPos::ORIGIN;
+    for (kind, index) in log.into_iter().zip(1..) {
+        let message = Message::Append {
+            prev,
+            entries: vec![EntryMeta::new(Term(4), kind)],
+            commit: Index(0),
+            round: 1,
+        };
+        let envelope = Envelope {
+            from: leader,
+            from_incarnation: second,
+            to: me,
+            to_incarnation: None,
+            term: Term(4),
+            message,
+        };
+        raft.step(Time(index), Input::Receive(envelope));
+        prev = LogPos::new(4, index);
+        assert_eq!(raft.last(), prev, "entry {index} is taken");
+        assert!(!raft.is_surely_superseded(leader, second), "nobody is told so at entry {index}");
+    }
+}
+
+/// The entry that tells of the second time is damaged: the first one looks like the last. The disk
+/// that is in use must not be told that it is an old one; once the entry is there again, the old one
+/// may be.
+#[test]
+fn a_damaged_readmission_is_no_news() {
+    let (first, second) = (Incarnation(31), Incarnation(32));
+    let mut recovered = Recovered {
+        hard_state: HardState { term: Term(4), vote: None },
+        runs: vec![LogPos::new(4, 1)],
+        last: Index(2),
+        readmits: [(Index(1), (node(3), first))].into(),
+        faulty: [Index(2)].into(),
+        ..Recovered::default()
+    };
+    let damaged = Raft::new(knows_of_twice(false), recovered.clone(), Time(0));
+    for incarnation in [first, second] {
+        assert!(!damaged.is_surely_superseded(node(3), incarnation), "{incarnation}");
+    }
+    recovered.faulty.clear();
+    recovered.readmits.insert(Index(2), (node(3), second));
+    let whole = Raft::new(knows_of_twice(false), recovered, Time(0));
+    assert!(whole.is_surely_superseded(node(3), first));
+    assert!(!whole.is_surely_superseded(node(3), second));
 }

@@ -279,7 +279,7 @@ impl<D: Disk> Replica<D> {
             }
             (PeerMessage::Raft { envelope, entries, .. }, Phase::Running(running)) => {
                 let theirs = envelope.from_incarnation;
-                if running.raft.is_superseded(envelope.from, theirs) {
+                if running.raft.is_surely_superseded(envelope.from, theirs) {
                     // Dropped below. If somebody still goes by it, he must hear of it.
                     let incarnation = self.identity.incarnation;
                     let message = FormMessage::Replaced { incarnation: theirs };
