@@ -221,6 +221,12 @@ impl Raft {
         }
     }
 
+    /// Whether this node leads, or has heard a leader within an election timeout: one that means this
+    /// very incarnation, for messages to another are not heard.
+    pub fn is_in_touch(&self) -> bool {
+        self.role() == RoleKind::Leader || self.is_active(self.heard_at)
+    }
+
     /// The leader of this term, if known.
     pub const fn leader(&self) -> Option<NodeId> {
         self.leader

@@ -254,11 +254,14 @@ impl<D: Disk> Replica<D> {
                 let steps = forming.on_message(from, incarnation, message);
                 self.form(steps, now).map_err(open_failed)
             }
-            (PeerMessage::Form { message, .. }, Phase::Running(_)) => {
+            (PeerMessage::Form { message, .. }, Phase::Running(running)) => {
+                // Whoever says so may know less than the leader does, who goes by this incarnation.
+                let is_in_touch = running.raft.is_in_touch();
                 if let Some((generation, runs)) = later_generation(&self.identity, &message) {
                     return self.on_later_generation(now, from, generation, runs);
                 }
-                if message == (FormMessage::Replaced { incarnation: self.identity.incarnation }) {
+                let replaced = FormMessage::Replaced { incarnation: self.identity.incarnation };
+                if message == replaced && !is_in_touch {
                     return Err(Fatal::LostMemory(format!(
                         "{from} knows a later incarnation of this node: was an older copy of the \
                          directory restored?"
