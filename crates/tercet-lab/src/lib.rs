@@ -31,4 +31,4 @@ pub use processes::{NodeProcesses, Processes, end_all, free_ports};
 pub use real::{RealBackend, RealOptions, RealSetup};
 pub use runner::{Failure, Lab, Path, Progress, Report, Runner, paths, run};
 pub use setup::NodeGiven;
-pub use sim::SimBackend;
+pub use sim::{SimBackend, lab_event};

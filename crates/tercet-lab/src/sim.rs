@@ -143,23 +143,24 @@ impl SimBackend {
         }
     }
 
-    fn event_of(&self, happened: &Happened) -> LabEvent {
-        let Happened { at, node, term, what } = happened;
-        let at = at.since(self.started);
-        let (node, term) = (*node, *term);
-        match what {
-            What::Core(event) => core_event(at, node, term, event),
-            What::Warning(text) => spoken(at, node, term, "warning", text),
-            What::Notice(text) => spoken(at, node, term, "notice", text),
-            What::Stopped(text) => spoken(at, node, term, "stopped", text),
-        }
-    }
-
     fn must_be_down(&self, node: NodeId, what: &str) -> Done {
         if self.world.is_up(node) {
             return Err(WorldError::new(format!("{node} runs: crash {node} before {what}")));
         }
         Ok(())
+    }
+}
+
+/// What happened in a simulated world that was begun then, as an event of the lab.
+pub fn lab_event(begun: Time, happened: &Happened) -> LabEvent {
+    let Happened { at, node, term, what } = happened;
+    let at = at.since(begun);
+    let (node, term) = (*node, *term);
+    match what {
+        What::Core(event) => core_event(at, node, term, event),
+        What::Warning(text) => spoken(at, node, term, "warning", text),
+        What::Notice(text) => spoken(at, node, term, "notice", text),
+        What::Stopped(text) => spoken(at, node, term, "stopped", text),
     }
 }
 
@@ -211,7 +212,7 @@ impl Backend for SimBackend {
 
     fn take_events(&mut self) -> Done<Vec<LabEvent>> {
         let happened = self.world.take_happened();
-        Ok(happened.iter().map(|happened| self.event_of(happened)).collect())
+        Ok(happened.iter().map(|happened| lab_event(self.started, happened)).collect())
     }
 
     fn wait_a_little(&mut self, at_most: Duration) -> Done {

@@ -13,12 +13,17 @@
 //! ```
 //! What it must not know: real clocks, sockets, files, threads, hash maps.
 
+mod clock;
 pub mod explore;
+pub mod history;
 pub mod model;
+mod network;
 mod random;
 pub mod rules;
+pub mod swarm;
 pub mod tables;
 mod world;
 
+pub use network::{Link, Said};
 pub use random::Random;
 pub use world::{Answer, Happened, OpId, What, World, WorldConfig};

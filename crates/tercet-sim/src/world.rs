@@ -1,10 +1,11 @@
 //! The world: nodes, what is on its way between them, and the one loop that does what is due next.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::time::Duration;
 
 use bytes::Bytes;
-use tercet_raft::{Event, Message, NodeId, Profile, Rules, Status, Time};
+use tercet_raft::{Event, Message, NodeId, NodeSet, Profile, Rules, Status, Time};
 use tercet_replica::gate::{Gate, GateChange, Passed};
 use tercet_replica::{
     Effect, Fatal, Identity, LabInput, LoggedEntry, PeerMessage, Replica, ReplicaConfig, Submit,
@@ -12,6 +13,8 @@ use tercet_replica::{
 };
 use tercet_wal::{MemDisk, Survive, WalOptions};
 
+use crate::clock::Clock;
+use crate::network::{Link, Network, Said};
 use crate::random::Random;
 
 /// What is kept free on a disk before it counts as full.
@@ -139,7 +142,8 @@ pub enum Answer {
 #[derive(Debug)]
 struct Op {
     at: NodeId,
-    is_read: bool,
+    /// What is read: from which sequence number on, and how many records at most.
+    read: Option<(u64, usize)>,
     answer: Option<Answer>,
 }
 
@@ -154,15 +158,26 @@ struct Node {
     /// What came while it was paused.
     inbox: Vec<Due>,
     flush_at: Option<Time>,
+    /// When its timer is due, by the world's clock; `None` if it is down or its clock stands still.
+    timer_at: Option<Time>,
     sync: Duration,
+    clock: Clock,
     /// By how much its wall clock is off, in milliseconds.
     clock_ms: i64,
     /// The peers that it can reach.
-    connected: BTreeSet<NodeId>,
+    connected: NodeSet,
     /// Why it must be opened with its memory lost.
     lost: Option<String>,
     /// What survives when its disk fails it.
     dies_with: Survive,
+}
+
+impl Node {
+    /// Its replica may want to be woken at another time now.
+    fn set_timer(&mut self) {
+        let due = self.replica.as_ref().map(Replica::poll_timeout);
+        self.timer_at = due.and_then(|due| self.clock.global(due));
+    }
 }
 
 /// Something that is due.
@@ -172,12 +187,23 @@ enum Due {
     Arrive {
         from: NodeId,
         to_life: u64,
+        /// The connection that it was sent on; another one takes nothing over from it.
+        connection: u32,
+        message: PeerMessage,
+    },
+    /// A message of the past comes once more.
+    Replay {
+        from: NodeId,
         message: PeerMessage,
     },
     LinkUp {
         peer: NodeId,
     },
     LinkLost {
+        peer: NodeId,
+    },
+    /// The connection broke; both processes are alive.
+    LinkBroken {
         peer: NodeId,
     },
     Submit(Submit),
@@ -193,13 +219,17 @@ pub struct World {
     config: WorldConfig,
     random: Random,
     now: Time,
-    nodes: BTreeMap<NodeId, Node>,
-    /// What is due, by time and then by order of its making.
-    due: BTreeMap<(Time, u64), (NodeId, Due)>,
+    /// By slot.
+    nodes: Vec<Node>,
+    /// What is due, by time and then by order of its making, with its place in `dues`.
+    queue: BinaryHeap<Reverse<(Time, u64, usize)>>,
+    dues: Vec<Option<(NodeId, Due)>>,
+    free_dues: Vec<usize>,
     made: u64,
-    /// When the last message on a connection arrives: connections keep the order.
-    last_arrival: BTreeMap<(NodeId, NodeId, bool), Time>,
+    network: Network,
     ops: BTreeMap<OpId, Op>,
+    waiting: BTreeSet<OpId>,
+    answered: Vec<OpId>,
     next_op: u64,
     happened: Vec<Happened>,
     /// Messages about damaged entries, and the bytes of entries in them.
@@ -218,21 +248,27 @@ impl World {
             paused: false,
             inbox: Vec::new(),
             flush_at: None,
+            timer_at: None,
             sync: config.sync,
+            clock: Clock::default(),
             clock_ms: 0,
-            connected: BTreeSet::new(),
+            connected: NodeSet::EMPTY,
             lost: None,
             dies_with: Survive::All,
         };
-        let nodes = config.node_ids().iter().map(|id| (*id, node(id))).collect();
+        let nodes = config.node_ids().iter().map(node).collect();
         Self {
             random: Random::new(config.seed),
             now: Time(1_000_000),
             nodes,
-            due: BTreeMap::new(),
+            queue: BinaryHeap::new(),
+            dues: Vec::new(),
+            free_dues: Vec::new(),
             made: 0,
-            last_arrival: BTreeMap::new(),
+            network: Network::new(config.nodes, config.seed),
             ops: BTreeMap::new(),
+            waiting: BTreeSet::new(),
+            answered: Vec::new(),
             next_op: 1,
             happened: Vec::new(),
             fetched: (0, 0),
@@ -252,15 +288,15 @@ impl World {
 
     /// The nodes.
     pub fn node_ids(&self) -> Vec<NodeId> {
-        self.nodes.keys().copied().collect()
+        self.config.node_ids()
     }
 
     fn node(&self, id: NodeId) -> &Node {
-        &self.nodes[&id]
+        &self.nodes[usize::from(id.slot()) - 1]
     }
 
     fn node_mut(&mut self, id: NodeId) -> &mut Node {
-        self.nodes.get_mut(&id).expect("the caller names a node of this world")
+        &mut self.nodes[usize::from(id.slot()) - 1]
     }
 
     /// A node's disk, for who prepares or damages it while the node is down.
@@ -304,6 +340,11 @@ impl World {
         self.node(id).paused
     }
 
+    /// Whether anything happened, was said or answered since it was last taken.
+    pub fn has_news(&self) -> bool {
+        !self.happened.is_empty() || !self.answered.is_empty() || self.network.has_said()
+    }
+
     /// What happened since the last call, in order.
     pub fn take_happened(&mut self) -> Vec<Happened> {
         std::mem::take(&mut self.happened)
@@ -323,11 +364,12 @@ impl World {
     pub fn start(&mut self, id: NodeId) -> Result<(), String> {
         let config = self.replica_config(id);
         let now = self.now;
-        let node = self.nodes.get_mut(&id).expect("the caller names a node of this world");
+        let node = &mut self.nodes[usize::from(id.slot()) - 1];
         assert!(node.replica.is_none(), "{id} runs already");
         let lost = node.lost.take();
         let random = &mut self.random;
-        let replica = Replica::open(node.disk.clone(), config, lost, &mut || random.wide(), now);
+        let local = node.clock.local(now);
+        let replica = Replica::open(node.disk.clone(), config, lost, &mut || random.wide(), local);
         node.replica = Some(replica.map_err(|error| error.to_string())?);
         node.life += 1;
         node.paused = false;
@@ -367,14 +409,17 @@ impl World {
         node.disk = node.disk.after_crash(survive);
         node.inbox.clear();
         node.flush_at = None;
+        node.timer_at = None;
         node.paused = false;
-        node.connected.clear();
+        node.connected = NodeSet::EMPTY;
         // What the gate holds was in the process; its rules are the lab's.
         let held: BTreeSet<u64> = node.gate.held().map(|held| held.number).collect();
         node.gate.discard(&held);
         node.dies_with = Survive::All;
-        for op in self.ops.values_mut().filter(|op| op.at == id && op.answer.is_none()) {
-            op.answer = Some(Answer::Unknown);
+        for op in self.waiting.clone() {
+            if self.ops[&op].at == id {
+                self.answer_op(op, Answer::Unknown);
+            }
         }
         for peer in self.node_ids() {
             if peer != id && self.is_up(peer) {
@@ -415,7 +460,11 @@ impl World {
 
     /// From now on this is how long the node's disk takes.
     pub fn set_sync(&mut self, id: NodeId, sync: Duration) {
-        self.node_mut(id).sync = sync;
+        let soon = self.now.after(sync);
+        let node = self.node_mut(id);
+        node.sync = sync;
+        // What waits for it does not wait longer than it would now.
+        node.flush_at = node.flush_at.map(|at| at.min(soon));
     }
 
     /// The node's wall clock jumps.
@@ -423,15 +472,23 @@ impl World {
         self.node_mut(id).clock_ms += by_ms;
     }
 
+    /// From now on the node's clocks go so fast: 1000 is as they should, 0 is not at all.
+    pub fn set_clock_rate(&mut self, id: NodeId, permille: u64) {
+        let now = self.now;
+        let node = self.node_mut(id);
+        node.clock.set_rate(now, permille);
+        node.set_timer();
+    }
+
     /// The lab interferes with a node that runs.
     pub fn interfere(&mut self, id: NodeId, input: LabInput) {
-        let now = self.now;
+        let now = self.local(id);
         self.with_replica(id, |replica| replica.interfere(now, input));
     }
 
     /// The leader hands over.
     pub fn transfer(&mut self, id: NodeId, to: Option<NodeId>) {
-        let now = self.now;
+        let now = self.local(id);
         self.with_replica(id, |replica| replica.transfer(now, to));
     }
 
@@ -451,7 +508,7 @@ impl World {
         records: Vec<Bytes>,
         expect_next: Option<u64>,
     ) -> OpId {
-        let (id, tag) = self.new_op(at, false);
+        let (id, tag) = self.new_op(at, None);
         let submit = Submit { tag, records, request_id, expect_next, wait_all: false };
         self.happen(at, Due::Submit(submit));
         id
@@ -459,17 +516,44 @@ impl World {
 
     /// A client reads all records at a node; `stale`: without asking anyone whether they are all.
     pub fn read(&mut self, at: NodeId, stale: bool) -> OpId {
-        let (op, _) = self.new_op(at, true);
+        self.read_from(at, 1, usize::MAX, stale)
+    }
+
+    /// The same, from a sequence number on and so many records at most.
+    pub fn read_from(&mut self, at: NodeId, from_seq: u64, limit: usize, stale: bool) -> OpId {
+        let (op, _) = self.new_op(at, Some((from_seq, limit)));
         self.happen(at, Due::Read { op, stale });
         op
     }
 
-    fn new_op(&mut self, at: NodeId, is_read: bool) -> (OpId, u64) {
+    fn new_op(&mut self, at: NodeId, read: Option<(u64, usize)>) -> (OpId, u64) {
         let id = OpId(self.next_op);
         self.next_op += 1;
-        let answer = (!self.is_up(at)).then_some(Answer::Unknown);
-        self.ops.insert(id, Op { at, is_read, answer });
+        self.ops.insert(id, Op { at, read, answer: None });
+        self.waiting.insert(id);
+        if !self.is_up(at) {
+            self.answer_op(id, Answer::Unknown);
+        }
         (id, id.0)
+    }
+
+    fn answer_op(&mut self, id: OpId, answer: Answer) {
+        let Some(op) = self.ops.get_mut(&id) else { return };
+        op.answer = Some(answer);
+        if self.waiting.remove(&id) {
+            self.answered.push(id);
+        }
+    }
+
+    /// The requests that were answered since the last call, in order.
+    pub fn take_answered(&mut self) -> Vec<OpId> {
+        std::mem::take(&mut self.answered)
+    }
+
+    /// Nobody will ask for this answer again.
+    pub fn forget(&mut self, id: OpId) {
+        self.waiting.remove(&id);
+        self.ops.remove(&id);
     }
 
     /// What a client was told; `None` as long as it waits.
@@ -479,33 +563,44 @@ impl World {
 
     /// Whether any client waits.
     pub fn has_waiting(&self) -> bool {
-        self.ops.values().any(|op| op.answer.is_none())
+        !self.waiting.is_empty()
     }
 
     fn finish_read(&mut self, id: OpId, confirmed: bool) {
-        let Some(op) = self.ops.get(&id) else { return };
-        let values = self.replica(op.at).filter(|_| confirmed).and_then(|replica| {
-            let records = replica.read(1, usize::MAX, usize::MAX).ok()?;
+        let Some(Op { at, read: Some((from_seq, limit)), .. }) = self.ops.get(&id) else { return };
+        let values = self.replica(*at).filter(|_| confirmed).and_then(|replica| {
+            let records = replica.read(*from_seq, *limit, usize::MAX).ok()?;
             Some(records.into_iter().map(|record| record.value).collect())
         });
-        let answer = values.map_or(Answer::Unknown, Answer::Read);
-        self.ops.get_mut(&id).expect("looked at above").answer = Some(answer);
+        self.answer_op(id, values.map_or(Answer::Unknown, Answer::Read));
     }
 
     // --- time ---
 
     fn after(&mut self, later: Duration, to: NodeId, due: Due) {
+        self.at(self.now.after(later), to, due);
+    }
+
+    fn at(&mut self, at: Time, to: NodeId, due: Due) {
         self.made += 1;
-        self.due.insert((self.now.after(later), self.made), (to, due));
+        let place = self.free_dues.pop().unwrap_or_else(|| {
+            self.dues.push(None);
+            self.dues.len() - 1
+        });
+        self.dues[place] = Some((to, due));
+        self.queue.push(Reverse((at, self.made, place)));
+    }
+
+    /// What a node's own clock says.
+    fn local(&self, id: NodeId) -> Time {
+        self.node(id).clock.local(self.now)
     }
 
     /// When the next thing is due, if anything ever is.
     pub fn next_due(&self) -> Option<Time> {
-        let wire = self.due.keys().next().map(|(at, _)| *at);
-        let nodes = self.nodes.values().filter(|node| !node.paused).filter_map(|node| {
-            let timer = node.replica.as_ref().map(Replica::poll_timeout);
-            timer.into_iter().chain(node.flush_at).min()
-        });
+        let wire = self.queue.peek().map(|Reverse((at, ..))| *at);
+        let nodes = self.nodes.iter().filter(|node| !node.paused);
+        let nodes = nodes.flat_map(|node| [node.timer_at, node.flush_at]).flatten();
         nodes.chain(wire).min().map(|at| at.max(self.now))
     }
 
@@ -516,35 +611,38 @@ impl World {
             return false;
         };
         self.now = at;
-        if let Some(((due_at, _), _)) = self.due.first_key_value()
-            && *due_at <= at
+        if let Some(Reverse((due_at, _, place))) = self.queue.peek().copied()
+            && due_at <= at
         {
-            let (_, (to, due)) = self.due.pop_first().expect("looked at above");
+            self.queue.pop();
+            self.free_dues.push(place);
+            let (to, due) = self.dues[place].take().expect("what is queued is there");
             self.happen(to, due);
             return true;
         }
-        let is_due = |node: &Node| {
-            let flush = node.flush_at.is_some_and(|flush_at| flush_at <= at);
-            let timer = node.replica.as_ref().is_some_and(|r| r.poll_timeout() <= at);
-            !node.paused && (flush || timer)
-        };
-        let found = self.nodes.iter().find(|(_, node)| is_due(node)).map(|(id, _)| *id);
-        let id = found.expect("something was due");
-        if self.node(id).flush_at.is_some_and(|flush_at| flush_at <= at) {
+        let is_due = |due: Option<Time>| due.is_some_and(|due| due <= at);
+        let found = self
+            .nodes
+            .iter()
+            .position(|node| !node.paused && (is_due(node.flush_at) || is_due(node.timer_at)));
+        let slot = u8::try_from(found.expect("something was due") + 1).expect("few nodes");
+        let id = NodeId::new(slot).expect("slots begin at 1");
+        let local = self.local(id);
+        if is_due(self.node(id).flush_at) {
             self.node_mut(id).flush_at = None;
             let took = self.node(id).sync;
             self.with_replica(id, |replica| {
-                replica.flush(at)?;
-                replica.note_sync(at, took)
+                replica.flush(local)?;
+                replica.note_sync(local, took)
             });
         } else {
-            self.with_replica(id, |replica| replica.tick(at));
+            self.with_replica(id, |replica| replica.tick(local));
         }
         true
     }
 
     fn happen(&mut self, to: NodeId, due: Due) {
-        let now = self.now;
+        let now = self.local(to);
         let node = self.node_mut(to);
         if node.replica.is_none() {
             return;
@@ -554,9 +652,18 @@ impl World {
             return;
         }
         match due {
-            Due::Arrive { from, to_life, message } => {
-                if node.life == to_life {
+            Due::Arrive { from, to_life, connection, message } => {
+                if node.life == to_life && self.network.connection(from, to) == connection {
                     self.with_replica(to, |replica| replica.receive(now, from, message));
+                }
+            }
+            Due::Replay { from, message } => {
+                self.with_replica(to, |replica| replica.receive(now, from, message));
+            }
+            Due::LinkBroken { peer } => {
+                if self.node_mut(to).connected.contains(peer) {
+                    self.node_mut(to).connected.remove(peer);
+                    self.with_replica(to, |replica| replica.link_lost(now, peer));
                 }
             }
             Due::Submit(submit) => {
@@ -581,7 +688,7 @@ impl World {
             Due::LinkLost { peer } => {
                 // Unless it is there again already, by a connection of its next life.
                 if !self.is_up(peer) {
-                    self.node_mut(to).connected.remove(&peer);
+                    self.node_mut(to).connected.remove(peer);
                     self.with_replica(to, |replica| replica.link_lost(now, peer));
                 }
             }
@@ -620,6 +727,7 @@ impl World {
     fn settle_node(&mut self, id: NodeId) {
         self.drain(id);
         let (now, node) = (self.now, self.node_mut(id));
+        node.set_timer();
         let needs_flush = node.replica.as_ref().is_some_and(Replica::needs_flush);
         if needs_flush && node.flush_at.is_none() {
             node.flush_at = Some(now.after(node.sync));
@@ -633,7 +741,11 @@ impl World {
             let Some(replica) = node.replica.as_mut() else { break };
             let Some(effect) = replica.poll_effect() else { break };
             match effect {
-                Effect::Send { to, message } => node.gate.send(to, message, &mut passed),
+                Effect::Send { to, message } => {
+                    self.network.overhear(&message);
+                    let node = self.node_mut(id);
+                    node.gate.send(to, message, &mut passed);
+                }
                 Effect::Submitted { tag, result } => self.answer_submit(id, tag, result),
                 Effect::BarrierDone { tag, confirmed } => self.finish_read(OpId(tag), confirmed),
                 Effect::TransferEnded { .. } => {}
@@ -647,12 +759,15 @@ impl World {
 
     fn answer_submit(&mut self, at: NodeId, tag: u64, result: Result<Submitted, SubmitError>) {
         let leader = self.replica(at).and_then(Replica::raft).and_then(|raft| raft.leader());
-        let Some(op) = self.ops.get_mut(&OpId(tag)).filter(|op| !op.is_read) else { return };
-        op.answer = Some(match result {
+        if self.ops.get(&OpId(tag)).is_none_or(|op| op.read.is_some()) {
+            return;
+        }
+        let answer = match result {
             Ok(submitted) => Answer::Submitted(submitted),
             Err(SubmitError::LeadershipLost | SubmitError::KeyExpired) => Answer::Unknown,
             Err(why) => Answer::Refused { why, leader: leader.filter(|leader| *leader != at) },
-        });
+        };
+        self.answer_op(OpId(tag), answer);
     }
 
     /// Changes the rules of a node's gate.
@@ -665,7 +780,7 @@ impl World {
     /// Puts on the wire what passed a node's gate.
     fn send(&mut self, from: NodeId, passed: Vec<Passed>) {
         for Passed { to, later, message } in passed {
-            if !self.node(from).connected.contains(&to) || !self.is_up(to) {
+            if !self.node(from).connected.contains(to) || !self.is_up(to) {
                 continue;
             }
             if let PeerMessage::Raft { envelope, entries, .. } = &message
@@ -676,17 +791,18 @@ impl World {
             }
             let jitter = u64::try_from(self.config.jitter.as_micros()).unwrap_or(0);
             let jitter = Duration::from_micros(self.random.below(jitter + 1));
-            let arrival = self.now.after(self.config.latency + jitter + later);
-            // One connection for entries, one for all that must not wait behind them.
-            let is_bulk =
-                matches!(&message, PeerMessage::Raft { entries, .. } if !entries.is_empty());
-            let last = self.last_arrival.entry((from, to, is_bulk)).or_default();
-            *last = arrival.max(*last);
-            let arrival = *last;
-            let to_life = self.node(to).life;
-            self.made += 1;
-            let due = Due::Arrive { from, to_life, message };
-            self.due.insert((arrival, self.made), (to, due));
+            let earliest = self.now.after(self.config.latency + jitter + later);
+            let (from_life, to_life) = (self.node(from).life, self.node(to).life);
+            self.network.record(from, from_life, to, to_life, &message);
+            let connection = self.network.connection(from, to);
+            let [once, again] = self.network.arrivals(from, to, &message, earliest);
+            if let Some(at) = again {
+                let message = message.clone();
+                self.at(at, to, Due::Arrive { from, to_life, connection, message });
+            }
+            if let Some(at) = once {
+                self.at(at, to, Due::Arrive { from, to_life, connection, message });
+            }
         }
     }
 
@@ -696,9 +812,64 @@ impl World {
         self.fetched
     }
 
+    // --- the network ---
+
+    /// From now on messages from one node to another fare like this.
+    pub fn set_link(&mut self, from: NodeId, to: NodeId, link: Link) {
+        self.network.set_link(from, to, link);
+    }
+
+    /// Whether what one node sends to another now arrives late, behind what was sent before.
+    pub fn is_clogged(&self, from: NodeId, to: NodeId) -> bool {
+        self.network.last_arrival(from, to) > self.now.after(Duration::from_millis(200))
+    }
+
+    /// The connections between two nodes break, in the middle of a frame if one is on its way: what
+    /// was on them is lost, and they are there again after `later`. So it is, too, when a frame
+    /// comes with damaged bytes: its checksum says so, and the receiver hangs up.
+    pub fn reset_link(&mut self, one: NodeId, other: NodeId, later: Duration) {
+        self.network.reset(one, other);
+        for (id, peer) in [(one, other), (other, one)] {
+            self.after(Duration::ZERO, id, Due::LinkBroken { peer });
+            self.after(later.max(LINK_NOTICE), id, Due::LinkUp { peer });
+        }
+    }
+
+    /// From now on messages are kept, some of them, so that they can come once more.
+    pub fn record_messages(&mut self) {
+        self.network.record_messages();
+    }
+
+    /// A message that was kept comes once more, however late: one between processes that still
+    /// live, or one from or to a disk that is gone. (Between these two no network can deliver it: a
+    /// connection ends with its process, and who opens the next one says who it is.) Says whether
+    /// there was one.
+    pub fn replay(&mut self) -> bool {
+        let nodes = &self.nodes;
+        let state = |id: NodeId| {
+            let node = &nodes[usize::from(id.slot()) - 1];
+            let incarnation = node.replica.as_ref().map(|replica| replica.identity().incarnation);
+            (node.life, incarnation)
+        };
+        let Some((from, to, message)) = self.network.recall(state) else { return false };
+        self.after(Duration::ZERO, to, Due::Replay { from, message });
+        true
+    }
+
+    /// From now on it is noted what the nodes say, for [`Self::take_said`].
+    pub fn overhear(&mut self) {
+        self.network.listen();
+    }
+
+    /// What the nodes said since the last call, in order, whether it arrives or not.
+    pub fn take_said(&mut self, into: &mut Vec<Said>) {
+        self.network.take_said(into);
+    }
+
     /// How many messages are on their way.
     pub fn on_their_way(&self) -> usize {
-        self.due.values().filter(|(_, due)| matches!(due, Due::Arrive { .. })).count()
+        let dues = self.dues.iter().flatten();
+        dues.filter(|(_, due)| matches!(due, Due::Arrive { .. })).count()
     }
 
     /// The identities of a formed cluster of this world's nodes.

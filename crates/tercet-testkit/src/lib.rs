@@ -5,7 +5,6 @@
 //! and talks to it as any client does.
 #![allow(clippy::print_stderr, reason = "tests talk to people")]
 
-pub mod checker;
 pub mod cluster;
 pub mod load;
 mod random;
@@ -14,3 +13,4 @@ pub use checker::{History, Outcome, ReadOp, SubmitOp};
 pub use cluster::{Cluster, Options, StartOptions};
 pub use load::Load;
 pub use random::Random;
+pub use tercet_sim::history as checker;

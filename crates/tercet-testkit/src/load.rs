@@ -161,7 +161,15 @@ impl Worker {
                     let records =
                         records.into_iter().map(|record| (record.seq, record.value.to_vec()));
                     let records = records.collect();
-                    history.reads.push(ReadOp { from_seq, limit, begun, records });
+                    let (linearizable, ended) = (true, now());
+                    history.reads.push(ReadOp {
+                        linearizable,
+                        from_seq,
+                        limit,
+                        begun,
+                        ended,
+                        records,
+                    });
                 }
             }
             tokio::time::sleep(self.random.millis(1, 4)).await;

@@ -107,6 +107,14 @@ Nodes without --lab understand submit, read, status, explain and transfer. With 
         #[command(subcommand)]
         command: LabCommand,
     },
+    /// Live whole lives of clusters in the simulator, with faults, and check every step
+    #[command(
+        after_help = "Examples:\n  tercet sim --seeds 1..10000\n  tercet sim --seeds 1..500 --nodes 5 --faults crash,cut,wipe\n  \
+tercet sim --list\n\n\
+A seed that fails is made smaller and told with the one command that replays it. The exit code is 1 if \
+an invariant was broken, or if a fault or a rare state was never met in 1000 seeds or more."
+    )]
+    Sim(SwarmArgs),
     /// Measure this machine's disk and clock
     Doctor {
         /// Where to measure
@@ -262,6 +270,43 @@ pub(crate) struct LabRunArgs {
     /// With --watch: of what happens, only the plain sentences of a lab class
     #[arg(long, requires = "watch")]
     pub(crate) classic: bool,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct SwarmArgs {
+    /// These seeds: 17, or 1..10000
+    #[arg(long, default_value = "1..1000", value_name = "A..B")]
+    pub(crate) seeds: String,
+    /// So many nodes, 1 to 7, instead of what the seed decides
+    #[arg(long, value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub(crate) nodes: Option<u8>,
+    /// This Raft instead of what the seed decides
+    #[arg(long, value_parser = ["modern", "paper"])]
+    pub(crate) profile: Option<String>,
+    /// Only these faults; "none": none at all
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) faults: Option<Vec<String>>,
+    /// Clients and faults are at work for so many simulated minutes
+    #[arg(long)]
+    pub(crate) minutes: Option<f64>,
+    /// At most so many clients
+    #[arg(long)]
+    pub(crate) clients: Option<usize>,
+    /// Of the faults that a seed plans, only those with these numbers; "none": none of them
+    #[arg(long, value_name = "LIST", value_delimiter = ',')]
+    pub(crate) only: Option<Vec<String>>,
+    /// Switch rules of the protocol off, such as commit-old-terms,no-pre-vote: to see it found
+    #[arg(long, default_value = "", value_name = "RULES")]
+    pub(crate) broken_rules: String,
+    /// So many seeds at a time [default: one for each core]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Do not make what failed smaller
+    #[arg(long)]
+    pub(crate) no_reduce: bool,
+    /// List the faults
+    #[arg(long)]
+    pub(crate) list: bool,
 }
 
 #[derive(ClapArgs, Debug)]

@@ -371,7 +371,7 @@ impl Place {
 }
 
 /// `1..1000`: both included.
-fn parse_seeds(text: &str) -> anyhow::Result<std::ops::RangeInclusive<u64>> {
+pub(super) fn parse_seeds(text: &str) -> anyhow::Result<std::ops::RangeInclusive<u64>> {
     let parsed = text.split_once("..").and_then(|(first, last)| {
         Some((first.parse::<u64>().ok()?, last.trim_start_matches('=').parse::<u64>().ok()?))
     });

@@ -8,6 +8,7 @@ mod lab_hosts;
 mod play;
 mod recover;
 mod serve;
+mod sim;
 mod status;
 mod trace;
 
@@ -40,6 +41,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         Command::Sh(args) => dev::sh(&args, json),
         Command::Do(args) => dev::run_lines(&args, json),
         Command::Lab { command } => lab::run(command, json),
+        Command::Sim(sim) => sim::run(&sim, json),
         Command::Doctor { dir } => doctor::run(&dir, json),
         Command::Config { command: ConfigCommand::Check { file } } => {
             let args = crate::args::ServeArgs { config: Some(file), ..Default::default() };

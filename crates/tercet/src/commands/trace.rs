@@ -11,6 +11,7 @@ use tercet_lab::backend::{LabEvent, NodeView};
 use tercet_lab::diagram::{Diagram, Format, Item};
 use tercet_lab::{Failure, Progress, is_worth_telling};
 use tercet_raft::NodeId;
+use tercet_sim::swarm::Outcome;
 
 use crate::output::line;
 
@@ -41,16 +42,53 @@ impl Trace {
         seed: u64,
         failures: &[Failure],
     ) -> anyhow::Result<PathBuf> {
-        let stem =
-            Path::new(script).file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
-        let path = std::env::temp_dir().join(format!("tercet-{stem}-seed{seed}.trace"));
         let failed = failures.iter().map(|failure| {
             let views: Vec<Value> = failure.views.iter().map(view_json).collect();
             json!({"failed": failure.line, "branch": failure.branch, "expected": failure.step,
                 "found": failure.found, "nodes": views})
         });
+        let stem =
+            Path::new(script).file_stem().map_or("run".into(), |stem| stem.to_string_lossy());
+        self.save(&stem, script, seed, failed)
+    }
+
+    /// Something was done in the swarm, as its `line`th step.
+    pub(super) fn note_step(&mut self, line: usize, text: &str) {
+        self.0.push(json!({"line": line, "step": text}));
+    }
+
+    /// Something happened in the swarm.
+    pub(super) fn note_event(&mut self, event: &LabEvent) {
+        self.0.push(event_json(event));
+    }
+
+    /// Writes a life of the swarm with the invariant that was broken after so many steps.
+    pub(super) fn write_life(
+        mut self,
+        command: &str,
+        outcome: &Outcome,
+        steps: usize,
+    ) -> anyhow::Result<PathBuf> {
+        self.0.insert(0, json!({"begin": outcome.nodes, "branch": null}));
+        let told = outcome.states.iter().map(|state| json!({"told": state}));
+        let failed = outcome.failure.iter().map(|failure| {
+            json!({"failed": steps, "branch": null, "expected": failure.invariant.name(),
+                "found": failure.text, "nodes": []})
+        });
+        self.save("sim", command, outcome.seed, told.chain(failed))
+    }
+
+    /// Writes all that was noted, and then what came of it.
+    fn save(
+        &self,
+        stem: &str,
+        script: &str,
+        seed: u64,
+        end: impl Iterator<Item = Value>,
+    ) -> anyhow::Result<PathBuf> {
+        let path = std::env::temp_dir().join(format!("tercet-{stem}-seed{seed}.trace"));
         let head = json!({"script": script, "seed": seed});
-        let items = std::iter::once(head).chain(self.0.iter().cloned()).chain(failed);
+        let items = std::iter::once(head).chain(self.0.iter().cloned()).chain(end);
         fs::write(&path, in_lines(items))
             .with_context(|| format!("{} cannot be written", path.display()))?;
         Ok(path)

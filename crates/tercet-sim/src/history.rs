@@ -10,9 +10,12 @@
 //! 4. Nothing stands there twice (no duplicate), not even after retries.
 //! 5. The values of one request stand next to each other, all or none.
 //! 6. A request that ended before another began stands before it (linearizable order).
-//! 7. A read returns what stands there, and misses nothing acknowledged before it began.
+//! 7. A read returns what stands there. A linearizable one misses nothing that was acknowledged, or
+//!    that another one had returned, before it began.
+//!
+//! Each rule looks at every operation once or twice, sorted: O(n log n).
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// What a client was told about a submit.
@@ -42,15 +45,20 @@ pub struct SubmitOp {
     pub outcome: Outcome,
 }
 
-/// One linearizable read of one client.
+/// One read of one client that was answered.
 #[derive(Clone, Debug)]
 pub struct ReadOp {
+    /// Whether it promises all that was acknowledged before it began; otherwise it only returns what
+    /// some node has.
+    pub linearizable: bool,
     /// The first sequence number asked for.
     pub from_seq: u64,
     /// The most records asked for.
     pub limit: u64,
     /// When it was sent, in microseconds of the history.
     pub begun: u64,
+    /// When its answer came.
+    pub ended: u64,
     /// What came.
     pub records: Vec<(u64, Vec<u8>)>,
 }
@@ -120,7 +128,7 @@ impl fmt::Display for Violation {
             Self::StaleRead { asked, seen, acknowledged } => write!(
                 f,
                 "stale: a read from {asked} ended before {seen}, though {acknowledged} was \
-                 acknowledged before it began"
+                 acknowledged or read before it began"
             ),
         }
     }
@@ -211,7 +219,7 @@ fn standing(finals: &[Vec<u8>], seq: u64) -> Option<&Vec<u8>> {
 }
 
 fn check_submits(history: &History, finals: &[Vec<u8>], violations: &mut Vec<Violation>) {
-    let mut submitted: HashMap<&[u8], &SubmitOp> = HashMap::new();
+    let mut submitted: BTreeMap<&[u8], &SubmitOp> = BTreeMap::new();
     for op in &history.submits {
         for value in &op.values {
             let other = submitted.insert(value, op);
@@ -233,7 +241,7 @@ fn check_submits(history: &History, finals: &[Vec<u8>], violations: &mut Vec<Vio
             }
         }
     }
-    let mut places: HashMap<&[u8], u64> = HashMap::new();
+    let mut places: BTreeMap<&[u8], u64> = BTreeMap::new();
     for (value, seq) in finals.iter().zip(1..) {
         if let Some(first) = places.insert(value, seq) {
             violations.push(Violation::Duplicate { value: text(value), first, second: seq });
@@ -262,7 +270,7 @@ fn check_submits(history: &History, finals: &[Vec<u8>], violations: &mut Vec<Vio
 
 /// Along the final log, no request may begin after one that stands behind it has ended.
 fn check_order(history: &History, finals: &[Vec<u8>], violations: &mut Vec<Violation>) {
-    let mut firsts: HashMap<&[u8], &SubmitOp> = HashMap::new();
+    let mut firsts: BTreeMap<&[u8], &SubmitOp> = BTreeMap::new();
     for op in &history.submits {
         firsts.extend(op.values.first().map(|value| (value.as_slice(), op)));
     }
@@ -301,6 +309,14 @@ fn check_reads(history: &History, finals: &[Vec<u8>], violations: &mut Vec<Viola
             Outcome::NotAppended | Outcome::Unknown => None,
         })
         .collect();
+    // What a linearizable read returned must be seen from then on, too.
+    acknowledged.extend(
+        history
+            .reads
+            .iter()
+            .filter(|read| read.linearizable)
+            .filter_map(|read| Some((read.ended, read.records.last()?.0))),
+    );
     acknowledged.sort_unstable();
     let mut highest = 0;
     for (_, seq) in &mut acknowledged {
@@ -321,7 +337,8 @@ fn check_reads(history: &History, finals: &[Vec<u8>], violations: &mut Vec<Viola
         let before = acknowledged.partition_point(|(ended, _)| *ended < read.begun);
         let acknowledged = before.checked_sub(1).map_or(0, |last| acknowledged[last].1);
         let seen = read.from_seq.max(1) + read.records.len() as u64;
-        if (read.records.len() as u64) < read.limit && seen <= acknowledged {
+        let is_short = (read.records.len() as u64) < read.limit;
+        if read.linearizable && is_short && seen <= acknowledged {
             violations.push(Violation::StaleRead { asked: read.from_seq, seen, acknowledged });
         }
     }
@@ -351,7 +368,10 @@ mod tests {
             op(&["g"], 40, 50, Outcome::Unknown),
         ];
         let records = vec![(2, b"b".to_vec()), (3, b"c".to_vec())];
-        let reads = vec![ReadOp { from_seq: 2, limit: 10, begun: 21, records }];
+        let read =
+            ReadOp { linearizable: true, from_seq: 2, limit: 10, begun: 21, ended: 24, records };
+        let later = ReadOp { begun: 26, ended: 28, ..read.clone() };
+        let reads = vec![read, later];
         let file = b"write a\nwrite b\nwrite c\nwrite d\nwrite e\n".to_vec();
         (History { submits, reads }, vec![file.clone(), file.clone(), file])
     }
@@ -372,7 +392,7 @@ mod tests {
     #[test]
     fn broken_histories_are_refused() {
         type Break = fn(&mut History, &mut Vec<Vec<u8>>);
-        let broken: [(&str, Break); 16] = [
+        let broken: [(&str, Break); 17] = [
             ("lost: \"d\"", |_, files| set(files, "write a\nwrite b\nwrite c\n")),
             ("lost: \"a\"", |_, files| set(files, "write b\nwrite c\nwrite d\n")),
             ("lost: \"a\" was acknowledged as 1, where \"b\" stands", |_, files| {
@@ -415,6 +435,11 @@ mod tests {
             }),
             ("stale: a read from 2 ended before 4, though 4", |history, _| {
                 history.reads[0].begun = 31;
+            }),
+            ("stale: a read from 2 ended before 4, though 5", |history, _| {
+                // The one before it had returned an entry that was never acknowledged.
+                let more = [(4, b"d".to_vec()), (5, b"e".to_vec())];
+                history.reads[0].records.extend(more);
             }),
         ];
         for (expected, spoil) in broken {

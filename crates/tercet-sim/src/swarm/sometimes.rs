@@ -1,0 +1,67 @@
+//! What a swarm must meet: a fault that never happened and a state that was never reached prove
+//! nothing.
+
+use std::collections::BTreeMap;
+
+use super::faults::Fault;
+
+/// How often something was met.
+pub type Met = BTreeMap<&'static str, u64>;
+
+/// The states that every large swarm must reach.
+pub const RARE: &[&str] = &[
+    "a leader",
+    "two candidates in one term",
+    "a leader crashed with an unsynced tail",
+    "a crash with an unsynced tail",
+    "a crash with part of what was not synced kept",
+    "a torn tail cut",
+    "a start cut short",
+    "a node stopped by itself",
+    "a lost memory noticed",
+    "a memory lost while it ran",
+    "damage by a crash in a write",
+    "a node came back with damaged entries",
+    "a damaged entry repaired",
+    "a readmission",
+    "a readmission during an election",
+    "entries cut",
+    "entries of an older term committed by a new leader",
+    "a leader that heard from no majority",
+    "a vote refused for an old log",
+    "a transfer given up",
+    "a transfer done",
+    "a message of a disk that is gone dropped",
+    "values.log made again",
+    "acknowledged",
+    "a retry answered as such",
+    "a retry of what nobody knew",
+    "refused for want of room",
+    "given up, never appended",
+    "a linearizable read",
+    "a linearizable read on a follower",
+    "a read not confirmed",
+    "a tail went on",
+    "a large value",
+    "a cluster formed from nothing",
+    "durability looked up on the platter",
+    "a vote looked up on the platter",
+    "an answer looked up on the platter",
+    "a steady bridge",
+    "more memories lost than can be borne",
+    "healed",
+    "a power cut of all at the end",
+];
+
+/// What of all this was never met; `met` is that of a whole swarm.
+pub fn missing(met: &Met) -> Vec<&'static str> {
+    let faults = Fault::USUAL.iter().map(|fault| fault.name());
+    faults.chain(RARE.iter().copied()).filter(|name| !met.contains_key(name)).collect()
+}
+
+/// Adds what one run met.
+pub fn add(all: &mut Met, one: &Met) {
+    for (name, count) in one {
+        *all.entry(name).or_default() += count;
+    }
+}
