@@ -100,26 +100,6 @@ fn disks_that_lie_and_old_copies_are_found() {
     }
 }
 
-/// Neither pre-vote nor check-quorum: under a steady bridge the two ends depose each other for ever,
-/// unless the node between them leads when it begins.
-#[test]
-fn a_bridge_without_pre_vote_is_found() {
-    let mut limits = Limits { faults: Some([Fault::Bridge].into()), ..Limits::default() };
-    limits.rules.no_pre_vote = true;
-    limits.rules.no_check_quorum = true;
-    let has_bridge = |seed: &u64| Options::draw(*seed, &limits).bridge;
-    let seeds: Vec<u64> = (1..10_000).filter(has_bridge).take(8).collect();
-    let failures: Vec<_> = seeds.iter().filter_map(|seed| live(*seed, &limits).failure).collect();
-    assert!(!failures.is_empty(), "the leader changes and changes: {seeds:?}");
-    for failure in failures {
-        assert_eq!(failure.invariant, Invariant::Liveness, "{failure}");
-    }
-    limits.rules = Rules::default();
-    for seed in seeds {
-        assert_eq!(live(seed, &limits).failure, None, "with the rules it does not: seed {seed}");
-    }
-}
-
 /// What is left of a failure is small, and fails by itself in the same way.
 #[test]
 fn a_failure_is_made_smaller() {
