@@ -369,10 +369,9 @@ impl Raft {
         }
         let base = self.config.members.get(&node).copied();
         let by_log = self.readmits.values().filter(|(slot, _)| *slot == node).map(|(_, inc)| *inc);
-        let history: Vec<Incarnation> = base.into_iter().chain(by_log).collect();
-        history
-            .split_last()
-            .is_some_and(|(now, before)| incarnation != *now && before.contains(&incarnation))
+        let mut history = base.into_iter().chain(by_log);
+        let is_one = history.any(|inc| inc == incarnation);
+        is_one && history.last().is_some_and(|now| now != incarnation)
     }
 
     /// Whether this node is sure of that, so that it may tell a disk that it is an old one. Who has

@@ -21,23 +21,21 @@ const PREFIX: &[u8] = b"write ";
 /// Appends `value` to `out`, escaped.
 pub fn escape_value(value: &[u8], out: &mut Vec<u8>) {
     for chunk in value.utf8_chunks() {
-        for c in chunk.valid().chars() {
-            match c {
-                '\\' => out.extend_from_slice(b"\\\\"),
-                '\n' => out.extend_from_slice(b"\\n"),
-                '\r' => out.extend_from_slice(b"\\r"),
-                '\t' => out.extend_from_slice(b"\\t"),
-                c => {
-                    let mut buffer = [0; 4];
-                    let bytes = c.encode_utf8(&mut buffer).as_bytes();
-                    if c.is_control() {
-                        escape_bytes(bytes, out);
-                    } else {
-                        out.extend_from_slice(bytes);
-                    }
-                }
+        let mut rest = chunk.valid();
+        // Most of it stands as it is.
+        while let Some(at) = rest.find(|c: char| c == '\\' || c.is_control()) {
+            out.extend_from_slice(&rest.as_bytes()[..at]);
+            let length = rest[at..].chars().next().map_or(0, char::len_utf8);
+            match &rest[at..at + length] {
+                "\\" => out.extend_from_slice(b"\\\\"),
+                "\n" => out.extend_from_slice(b"\\n"),
+                "\r" => out.extend_from_slice(b"\\r"),
+                "\t" => out.extend_from_slice(b"\\t"),
+                control => escape_bytes(control.as_bytes(), out),
             }
+            rest = &rest[at + length..];
         }
+        out.extend_from_slice(rest.as_bytes());
         escape_bytes(chunk.invalid(), out);
     }
 }
@@ -202,7 +200,9 @@ impl<F: DiskFile> Check<F> {
         let end = offset + self.line.len() as u64;
         let has = self.read_at + self.read.len() as u64;
         if offset < self.read_at || end > has {
-            let want = self.line.len().max(CHECK_BYTES);
+            let left =
+                usize::try_from(self.file_bytes.saturating_sub(offset)).unwrap_or(CHECK_BYTES);
+            let want = self.line.len().max(CHECK_BYTES.min(left));
             self.read.resize(want, 0);
             let mut filled = 0;
             while filled < self.line.len() {

@@ -428,9 +428,10 @@ const PAGE: usize = 512;
 
 #[derive(Clone, Debug, Default)]
 struct MemContent {
-    platter: Vec<u8>,
-    cache: Vec<u8>,
-    /// Where the two may differ.
+    /// Shared with the copies of the disk that were made of it, as long as nobody writes.
+    platter: Arc<Vec<u8>>,
+    cache: Arc<Vec<u8>>,
+    /// Where the two may differ, besides the pages that failed.
     dirty: Vec<Range<usize>>,
     /// Pages that a sync failed to write: they look clean since, and no later sync writes them,
     /// unless they are written anew (as Linux does it).
@@ -484,13 +485,23 @@ fn dead() -> io::Error {
 }
 
 impl MemContent {
-    fn page(&self, page: usize, of: &[u8]) -> Range<usize> {
-        let length = of.len().min(self.cache.len());
+    /// The bytes of a page, as far as the cache has them.
+    fn page(&self, page: usize) -> Range<usize> {
+        let length = self.cache.len();
         (page * PAGE).min(length)..((page + 1) * PAGE).min(length)
+    }
+
+    /// Whether the platter has all that programs see, for certain.
+    fn is_clean(&self) -> bool {
+        self.dirty.is_empty() && self.failed.is_empty() && self.platter.len() == self.cache.len()
     }
 
     fn sync(&mut self) {
         let Self { platter, cache, dirty, .. } = self;
+        if dirty.is_empty() && platter.len() == cache.len() {
+            return;
+        }
+        let platter = Arc::make_mut(platter);
         platter.truncate(cache.len());
         if platter.len() < cache.len() {
             lengthen(platter, cache.len());
@@ -505,8 +516,8 @@ impl MemContent {
         for range in std::mem::take(&mut self.dirty) {
             let end = range.end.min(self.cache.len());
             for page in range.start / PAGE..end.div_ceil(PAGE) {
-                let range = self.page(page, &self.platter);
-                if self.platter[range.clone()] != self.cache[range] {
+                let range = self.page(page);
+                if self.platter.get(range.clone()) != Some(&self.cache[range]) {
                     self.failed.insert(page);
                 }
             }
@@ -586,6 +597,12 @@ impl MemDisk {
         }
         state.durable_names = state.names.clone();
         for content in state.files.values_mut() {
+            if content.is_clean() {
+                // Only its length was at stake, and that is the same.
+                let _ = keep();
+                content.cache = Arc::clone(&content.platter);
+                continue;
+            }
             let length = if keep() { content.cache.len() } else { content.platter.len() };
             let mut merged = vec![0; length];
             let kept = length.min(content.platter.len());
@@ -596,8 +613,8 @@ impl MemDisk {
                     merged[start..end].copy_from_slice(&content.cache[start..end]);
                 }
             }
-            content.platter.clone_from(&merged);
-            content.cache = merged;
+            content.platter = Arc::new(merged);
+            content.cache = Arc::clone(&content.platter);
             content.dirty.clear();
             content.failed.clear();
         }
@@ -613,11 +630,8 @@ impl MemDisk {
             return;
         };
         let content = state.content(id);
-        for (at, mask) in (offset..).zip(mask) {
-            if let Some(byte) = content.platter.get_mut(at) {
-                *byte ^= mask;
-            }
-            if let Some(byte) = content.cache.get_mut(at) {
+        for bytes in [&mut content.platter, &mut content.cache] {
+            for (byte, mask) in Arc::make_mut(bytes).iter_mut().skip(offset).zip(mask) {
                 *byte ^= mask;
             }
         }
@@ -637,7 +651,7 @@ impl MemDisk {
     /// What is in a file, as programs see it.
     pub fn contents(&self, name: &str) -> Option<Vec<u8>> {
         let state = self.state();
-        state.names.get(name).map(|id| state.files[id].cache.clone())
+        state.names.get(name).map(|id| state.files[id].cache.to_vec())
     }
 }
 
@@ -773,6 +787,7 @@ impl DiskFile for MemFile {
                 dirty.push(page * PAGE..(page + 1) * PAGE);
             }
         }
+        let cache = Arc::make_mut(cache);
         if cache.len() < end {
             lengthen(cache, end);
         }
@@ -810,10 +825,11 @@ impl DiskFile for MemFile {
         let bytes = usize::try_from(bytes).expect("a test's file fits into memory");
         let content = state.content(self.id);
         let kept = bytes.min(content.cache.len());
+        let cache = Arc::make_mut(&mut content.cache);
         if bytes > kept {
-            lengthen(&mut content.cache, bytes);
+            lengthen(cache, bytes);
         } else {
-            content.cache.truncate(bytes);
+            cache.truncate(bytes);
         }
         // What was cut and lengthened again since the last sync is zeros.
         content.dirty.push(kept..bytes.max(content.platter.len()));
@@ -824,8 +840,12 @@ impl DiskFile for MemFile {
         let mut state = self.state();
         let content = state.content(self.id);
         for page in std::mem::take(&mut content.failed) {
-            let range = content.page(page, &content.platter);
-            content.cache[range.clone()].copy_from_slice(&content.platter[range]);
+            let range = content.page(page);
+            for at in range {
+                // What the platter does not have is a hole: zeros.
+                let byte = content.platter.get(at).copied().unwrap_or(0);
+                Arc::make_mut(&mut content.cache)[at] = byte;
+            }
         }
     }
 }

@@ -434,7 +434,7 @@ pub(crate) fn open<D: Disk>(
             missing(last.number + 1)
         } else {
             let what = "what stands in the place of its seal is none".to_owned();
-            WalError::Corrupt { segment: last.name(), offset: SEAL_OFFSET, what }
+            WalError::Corrupt { segment: last.name.clone(), offset: SEAL_OFFSET, what }
         });
     }
     // What comes next is written there, a part of a block at a time.
@@ -606,7 +606,7 @@ fn read_segment<D: Disk>(
     }
     wal.next_frame = scan.next_frame;
     wal.last_on_disk = wal.places.len() as u64;
-    wal.segments.push(Segment { number, file, bytes: length, end: scan.end, ids: scan.ids });
+    wal.segments.push(Segment { number, name, file, bytes: length, end: scan.end, ids: scan.ids });
     Ok(())
 }
 
@@ -663,12 +663,12 @@ fn apply<D: Disk>(
 fn mend<D: Disk>(wal: &Wal<D>, mends: &[Mend]) -> Result<(), WalError> {
     for Mend { segment, offset, bytes } in mends {
         let segment = &wal.segments[*segment];
-        write_over(&segment.file, bytes, *offset).map_err(io_error("write", &segment.name()))?;
+        write_over(&segment.file, bytes, *offset).map_err(io_error("write", &segment.name))?;
     }
     let newest = wal.segments.len() - 1;
     for (position, segment) in wal.segments.iter().enumerate() {
         if position == newest || mends.iter().any(|mend| mend.segment == position) {
-            segment.file.sync().map_err(io_error("sync", &segment.name()))?;
+            segment.file.sync().map_err(io_error("sync", &segment.name))?;
         }
     }
     Ok(())

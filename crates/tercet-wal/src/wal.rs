@@ -157,8 +157,7 @@ pub enum WalError {
 }
 
 pub(crate) fn io_error(op: &'static str, path: &str) -> impl FnOnce(io::Error) -> WalError {
-    let path = path.to_owned();
-    move |source| WalError::Io { op, path, source }
+    move |source| WalError::Io { op, path: path.to_owned(), source }
 }
 
 /// Where an entry stands on disk.
@@ -173,6 +172,8 @@ pub(crate) struct Place {
 #[derive(Debug)]
 pub(crate) struct Segment<F> {
     pub(crate) number: u32,
+    /// By which the directory has it.
+    pub(crate) name: String,
     pub(crate) file: F,
     /// The file's length.
     pub(crate) bytes: u64,
@@ -187,10 +188,6 @@ pub(crate) fn segment_name(number: u32) -> String {
 }
 
 impl<F> Segment<F> {
-    pub(crate) fn name(&self) -> String {
-        segment_name(self.number)
-    }
-
     const fn room(&self) -> u64 {
         self.ids.saturating_sub(self.end)
     }
@@ -379,13 +376,10 @@ impl<D: Disk> Wal<D> {
             at += entry.frame.len() as u64;
         }
         let id_bytes: Vec<u8> = ids.iter().rev().flat_map(Identifier::encode).collect();
-        let name = segment.name();
-        segment.file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", &name))?;
-        segment
-            .file
-            .write_at(&id_bytes, segment.ids - ids_bytes)
-            .map_err(io_error("write", &name))?;
-        sync_seeded(&segment.file).map_err(io_error("sync", &name))?;
+        let (name, file) = (&segment.name, &segment.file);
+        file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", name))?;
+        file.write_at(&id_bytes, segment.ids - ids_bytes).map_err(io_error("write", name))?;
+        sync_seeded(file).map_err(io_error("sync", name))?;
         segment.end += header.space();
         segment.ids -= ids_bytes;
         let is_half_full = segment.end + (segment.bytes - segment.ids) > segment.bytes / 2;
@@ -440,11 +434,18 @@ impl<D: Disk> Wal<D> {
         file.write_at(&header.encode(), 0).map_err(io_error("write", &name))?;
         file.sync().map_err(io_error("sync", &name))?;
         if let Some(before) = self.segments.last() {
-            let (name, seal) = (before.name(), self.seal(before.number));
-            before.file.write_at(&seal.encode(), SEAL_OFFSET).map_err(io_error("write", &name))?;
-            before.file.sync().map_err(io_error("sync", &name))?;
+            let (name, seal) = (&before.name, self.seal(before.number));
+            before.file.write_at(&seal.encode(), SEAL_OFFSET).map_err(io_error("write", name))?;
+            before.file.sync().map_err(io_error("sync", name))?;
         }
-        self.segments.push(Segment { number, file, bytes, end: SEGMENT_HEADER_BYTES, ids: bytes });
+        self.segments.push(Segment {
+            number,
+            name,
+            file,
+            bytes,
+            end: SEGMENT_HEADER_BYTES,
+            ids: bytes,
+        });
         Ok(())
     }
 
@@ -563,9 +564,9 @@ impl<D: Disk> Wal<D> {
     ) -> Result<(), WalError> {
         match read_full(&segment.file, buffer, offset) {
             Ok(true) => Ok(()),
-            Ok(false) => Err(WalError::Lost { path: segment.name() }),
+            Ok(false) => Err(WalError::Lost { path: segment.name.clone() }),
             Err(error) if is_unreadable(&error) => Err(WalError::Faulty { index, term: 0 }),
-            Err(error) => Err(io_error("read", &segment.name())(error)),
+            Err(error) => Err(io_error("read", &segment.name.clone())(error)),
         }
     }
 
@@ -643,7 +644,7 @@ impl<D: Disk> Wal<D> {
             from += length as u64;
         }
         Err(WalError::Corrupt {
-            segment: segment.name(),
+            segment: segment.name.clone(),
             offset: u64::from(place.offset),
             what: format!("entry {index} is damaged, and so is its identifier"),
         })
@@ -677,8 +678,8 @@ impl<D: Disk> Wal<D> {
             let segment = &self.segments[place.segment as usize];
             write_over(&segment.file, &entry.frame, u64::from(place.offset)).map_err(|source| {
                 match is_unreadable(&source) {
-                    true => WalError::Unrepairable { path: segment.name(), index, source },
-                    false => io_error("repair", &segment.name())(source),
+                    true => WalError::Unrepairable { path: segment.name.clone(), index, source },
+                    false => io_error("repair", &segment.name.clone())(source),
                 }
             })?;
             touched.insert(place.segment as usize);
@@ -686,7 +687,7 @@ impl<D: Disk> Wal<D> {
         }
         for position in touched {
             let segment = &self.segments[position];
-            segment.file.sync().map_err(io_error("sync", &segment.name()))?;
+            segment.file.sync().map_err(io_error("sync", &segment.name.clone()))?;
         }
         for index in &repaired {
             self.faulty.remove(index);
@@ -743,12 +744,11 @@ impl<D: Disk> Wal<D> {
         self.check_next = (self.check_next + 1) % self.segments.len();
         for position in [newest, self.check_next] {
             let segment = &self.segments[position];
-            let name = segment.name();
-            let is_same =
-                disk.same_file(&segment.file, &name).map_err(io_error("look at", &name))?;
-            let length = segment.file.len().map_err(io_error("look at", &name))?;
+            let Segment { name, file, .. } = segment;
+            let is_same = disk.same_file(file, name).map_err(io_error("look at", name))?;
+            let length = file.len().map_err(io_error("look at", name))?;
             if !is_same || length < segment.bytes {
-                return Err(WalError::Lost { path: name });
+                return Err(WalError::Lost { path: name.clone() });
             }
         }
         Ok(())
