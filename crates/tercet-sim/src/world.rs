@@ -598,10 +598,12 @@ impl World {
 
     /// When the next thing is due, if anything ever is.
     pub fn next_due(&self) -> Option<Time> {
-        let wire = self.queue.peek().map(|Reverse((at, ..))| *at);
-        let nodes = self.nodes.iter().filter(|node| !node.paused);
-        let nodes = nodes.flat_map(|node| [node.timer_at, node.flush_at]).flatten();
-        nodes.chain(wire).min().map(|at| at.max(self.now))
+        let never = Time(u64::MAX);
+        let mut next = self.queue.peek().map_or(never, |Reverse((at, ..))| *at);
+        for node in self.nodes.iter().filter(|node| !node.paused) {
+            next = next.min(node.timer_at.unwrap_or(never)).min(node.flush_at.unwrap_or(never));
+        }
+        (next < never).then(|| next.max(self.now))
     }
 
     /// Does the one thing that is due next, if it is due until `end`. Says whether there was one.

@@ -4,6 +4,7 @@
 //! episodes together make of them. At most a minority is without its memory at any time; what breaks
 //! the promises that the cluster rests on ([`Fault::BREAKING`]) comes only where it is asked for.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tercet_raft::{Incarnation, NodeId, RoleKind, Time};
@@ -332,11 +333,8 @@ impl Faults {
         tell: &mut dyn FnMut(Time, String),
     ) {
         let now = world.now();
-        let (over, standing) = std::mem::take(&mut self.episodes)
-            .into_iter()
-            .partition(|episode| episode.until <= now);
-        self.episodes = standing;
-        let over: Vec<Episode> = over;
+        let over: Vec<Episode> =
+            self.episodes.extract_if(.., |episode| episode.until <= now).collect();
         if !over.is_empty() {
             self.apply(world);
         }
@@ -389,14 +387,17 @@ impl Faults {
     /// Links, disks and clocks become what the standing episodes make of them.
     fn apply(&self, world: &mut World) {
         let ids = world.node_ids();
+        let mut links: BTreeMap<(NodeId, NodeId), Link> = BTreeMap::new();
+        for episode in &self.episodes {
+            let State::Links(faulty) = &episode.state else { continue };
+            for (from, to, link) in faulty {
+                let known = links.entry((*from, *to)).or_default();
+                *known = merged(*known, *link);
+            }
+        }
         for from in &ids {
             for to in ids.iter().filter(|to| *to != from) {
-                let mut link = Link::default();
-                for episode in &self.episodes {
-                    let State::Links(links) = &episode.state else { continue };
-                    let here = links.iter().filter(|(a, b, _)| (a, b) == (from, to));
-                    link = here.fold(link, |link, (.., other)| merged(link, *other));
-                }
+                let link = links.get(&(*from, *to)).copied().unwrap_or_default();
                 world.set_link(*from, *to, link);
                 if link == Link::default() && world.is_clogged(*from, *to) {
                     // Whoever waited for so long connects anew.
