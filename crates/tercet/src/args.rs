@@ -115,6 +115,15 @@ A seed that fails is made smaller and told with the one command that replays it.
 an invariant was broken, or if a fault or a rare state was never met in 1000 seeds or more."
     )]
     Sim(SwarmArgs),
+    /// Put load on a cluster, and measure what becomes of it
+    #[command(
+        after_help = "Examples:\n  tercet bench submit --start 3                   (a cluster of its own, here)\n  \
+tercet bench submit --stream --clients 8 --in-flight 8\n  tercet bench read --clients 64 --node 10.0.0.1:7101\n  \
+tercet bench submit --rate 5000 --html report.html\n  tercet bench tail --clients 100 --start 3\n\n\
+It appends to the cluster's log for good. With --rate a request counts from when it was due, though the cluster kept \
+its client busy. Ctrl-C ends it early, with what was measured so far."
+    )]
+    Bench(BenchArgs),
     /// Measure this machine's disk and clock
     Doctor {
         /// Where to measure
@@ -307,6 +316,92 @@ pub(crate) struct SwarmArgs {
     /// List the faults
     #[arg(long)]
     pub(crate) list: bool,
+}
+
+/// What the clients of a bench do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum BenchWhat {
+    /// Append values; each answer means: on disk on a majority
+    Submit,
+    /// Read single values, each linearizable
+    Read,
+    /// Follow the log while one more client feeds it: how old values are when they come
+    Tail,
+}
+
+impl BenchWhat {
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Submit => "submit",
+            Self::Read => "read",
+            Self::Tail => "tail",
+        }
+    }
+}
+
+/// Which nodes take the load of a bench.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
+pub(crate) enum BenchTarget {
+    /// The one that leads
+    Leader,
+    /// All others
+    Followers,
+    /// All, in turn
+    All,
+}
+
+#[derive(ClapArgs, Debug)]
+pub(crate) struct BenchArgs {
+    /// What the clients do
+    #[arg(value_enum, default_value = "submit")]
+    pub(crate) what: BenchWhat,
+    /// How many clients
+    #[arg(short = 'c', long, default_value_t = 64)]
+    pub(crate) clients: usize,
+    /// On so many connections [default: 8, or one for each client if they are fewer]
+    #[arg(long)]
+    pub(crate) connections: Option<usize>,
+    /// Each client has so many requests under way
+    #[arg(long, default_value_t = 1, value_name = "REQUESTS")]
+    pub(crate) in_flight: usize,
+    /// Each client submits over one stream
+    #[arg(long)]
+    pub(crate) stream: bool,
+    /// The size of a value
+    #[arg(long, default_value = "256", value_name = "SIZE")]
+    pub(crate) size: String,
+    /// So many values in one request
+    #[arg(long, default_value_t = 1)]
+    pub(crate) records: usize,
+    /// An open loop: so many requests in a second, of all clients together, answered or not
+    #[arg(long, value_name = "REQUESTS")]
+    pub(crate) rate: Option<f64>,
+    /// How long it is measured
+    #[arg(short = 'd', long, default_value = "10s", value_name = "TIME")]
+    pub(crate) duration: String,
+    /// How long the load is on before that
+    #[arg(long, default_value = "1s", value_name = "TIME")]
+    pub(crate) warm_up: String,
+    /// Which nodes take the load
+    #[arg(long, value_enum, default_value = "leader")]
+    pub(crate) to: BenchTarget,
+    /// Start a cluster of so many nodes on this machine, for this bench alone
+    #[arg(long, value_name = "NODES", conflicts_with = "nodes", value_parser = clap::value_parser!(u8).range(1..=7))]
+    pub(crate) start: Option<u8>,
+    /// Where that cluster keeps its data [default: a directory here, removed afterwards]
+    #[arg(long, requires = "start", value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    /// The load comes from so many threads [default: one for each core, at most one for each connection]
+    #[arg(long)]
+    pub(crate) threads: Option<usize>,
+    /// Write the latencies by percentile, as HdrHistogram's plotters read them
+    #[arg(long, value_name = "FILE")]
+    pub(crate) histogram: Option<PathBuf>,
+    /// Write a page with plots
+    #[arg(long, value_name = "FILE")]
+    pub(crate) html: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) nodes: Nodes,
 }
 
 #[derive(ClapArgs, Debug)]

@@ -1,5 +1,6 @@
 //! What the binary can do, one function per command.
 
+mod bench;
 mod client;
 mod doctor;
 mod inspect;
@@ -42,6 +43,7 @@ pub(crate) fn run(args: Args) -> anyhow::Result<u8> {
         Command::Do(args) => dev::run_lines(&args, json),
         Command::Lab { command } => lab::run(command, json),
         Command::Sim(sim) => sim::run(&sim, json),
+        Command::Bench(bench) => bench::run(&bench, json),
         Command::Doctor { dir } => doctor::run(&dir, json),
         Command::Config { command: ConfigCommand::Check { file } } => {
             let args = crate::args::ServeArgs { config: Some(file), ..Default::default() };

@@ -20,9 +20,8 @@ use crate::args::{DevArgs, DoArgs, Nodes, ShArgs, SimArgs};
 use crate::commands::{lab_token, open, runtime};
 use crate::output::{self, Failure};
 use crate::shell::{self, Mode, Shell, SimOptions, Voice, World, do_lines};
-use supervisor::Supervisor;
 
-pub(crate) use supervisor::{SharedSupervisor, lock};
+pub(crate) use supervisor::{SharedSupervisor, Supervisor, lock};
 
 /// How long the nodes may take until one leads.
 const START: Duration = Duration::from_secs(20);
@@ -39,7 +38,8 @@ pub(crate) fn run(args: &DevArgs, json: bool) -> anyhow::Result<u8> {
         return lab(args, json);
     }
     let runtime = runtime()?;
-    let mut cluster = Supervisor::new(args)?;
+    let (client_ports, peer_ports) = supervisor::check_ports(args)?;
+    let mut cluster = Supervisor::new(args.dir.clone(), client_ports, peer_ports)?;
     let client = {
         let _inside = runtime.enter();
         Client::new(cluster.client_addresses()).map_err(|error| Failure::new(2, error.message))?

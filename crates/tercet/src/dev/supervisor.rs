@@ -30,8 +30,8 @@ pub(crate) fn lock(shared: &SharedSupervisor) -> MutexGuard<'_, Supervisor> {
 pub(crate) struct Supervisor {
     dir: PathBuf,
     program: PathBuf,
-    client_port: u16,
-    peer_port: u16,
+    client_ports: Vec<u16>,
+    peer_ports: Vec<u16>,
     nodes: Vec<Node>,
 }
 
@@ -63,33 +63,25 @@ pub(crate) fn check_ports(args: &DevArgs) -> anyhow::Result<(Vec<u16>, Vec<u16>)
 }
 
 impl Supervisor {
-    pub(crate) fn new(args: &DevArgs) -> anyhow::Result<Self> {
+    /// A cluster that keeps its data in `dir`, and has a node for each pair of ports.
+    pub(crate) fn new(
+        dir: PathBuf,
+        client_ports: Vec<u16>,
+        peer_ports: Vec<u16>,
+    ) -> anyhow::Result<Self> {
         let program = std::env::current_exe().context("this program cannot be found again")?;
-        fs::create_dir_all(&args.dir).with_context(|| {
-            format!("{}: cannot be made. Give another --dir", args.dir.display())
-        })?;
-        check_ports(args)?;
-        Ok(Self {
-            dir: args.dir.clone(),
-            program,
-            client_port: args.client_port,
-            peer_port: args.peer_port,
-            nodes: (0..args.nodes).map(|_| Node::default()).collect(),
-        })
+        fs::create_dir_all(&dir)
+            .with_context(|| format!("{}: cannot be made. Give another --dir", dir.display()))?;
+        let nodes = client_ports.iter().map(|_| Node::default()).collect();
+        Ok(Self { dir, program, client_ports, peer_ports, nodes })
     }
 
     pub(crate) fn count(&self) -> usize {
         self.nodes.len()
     }
 
-    fn port(first: u16, id: usize) -> u16 {
-        first + u16::try_from(id - 1).expect("at most 7 nodes")
-    }
-
     pub(crate) fn client_addresses(&self) -> Vec<String> {
-        (1..=self.count())
-            .map(|id| format!("127.0.0.1:{}", Self::port(self.client_port, id)))
-            .collect()
+        self.client_ports.iter().map(|port| format!("127.0.0.1:{port}")).collect()
     }
 
     pub(crate) fn data(&self, id: usize) -> PathBuf {
@@ -120,7 +112,7 @@ impl Supervisor {
     }
 
     pub(crate) fn start(&mut self, id: usize) -> anyhow::Result<()> {
-        let peer = |id: usize| format!("{id}=127.0.0.1:{}", Self::port(self.peer_port, id));
+        let peer = |id: usize| format!("{id}=127.0.0.1:{}", self.peer_ports[id - 1]);
         let cluster: Vec<String> = (1..=self.count()).map(peer).collect();
         let log = OpenOptions::new()
             .create(true)
@@ -134,7 +126,7 @@ impl Supervisor {
             .arg("--data")
             .arg(self.data(id))
             .args(["--cluster", &cluster.join(",")])
-            .args(["--listen", &format!("127.0.0.1:{}", Self::port(self.client_port, id))])
+            .args(["--listen", &format!("127.0.0.1:{}", self.client_ports[id - 1])])
             .arg("--stop-with-stdin")
             .env("NO_COLOR", "1")
             .stdin(Stdio::piped())

@@ -5,6 +5,7 @@
 //! is said ("not run: …"), never passed over in silence.
 #![allow(clippy::print_stdout, reason = "tests talk to people")]
 
+mod bench;
 mod classic;
 mod clients;
 mod dev;

@@ -1,0 +1,428 @@
+//! The load: clients that submit, read or follow, each as fast as it is answered (a closed loop) or
+//! at moments that are fixed beforehand (an open loop).
+//!
+//! In an open loop a request that could not begin in time counts from when it should have begun: a
+//! cluster that stands still is not asked less, it answers late ("coordinated omission").
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use anyhow::Context as _;
+use bytes::Bytes;
+use tercet_client::v1::log_client::LogClient;
+use tercet_client::{Client, SubmitOptions, from_status, v1};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use super::measure::Desk;
+use crate::args::BenchWhat;
+
+/// A tailed value begins with the number of the run and the moment at which it was submitted.
+pub(super) const STAMP: usize = 16;
+
+/// A pause after an error, so that a cluster without a leader is not stormed.
+const PAUSE: Duration = Duration::from_millis(20);
+/// How long a request may take.
+const TIMEOUT: Duration = Duration::from_secs(10);
+/// Who feeds the followers has so many requests under way, so that values are submitted when they are due.
+const FEED: usize = 256;
+/// Of so many values single ones are read.
+const READ_FROM: u64 = 1000;
+
+/// What load there is.
+#[derive(Clone, Debug)]
+pub(super) struct Load {
+    pub(super) what: BenchWhat,
+    pub(super) clients: usize,
+    pub(super) connections: usize,
+    pub(super) in_flight: usize,
+    pub(super) stream: bool,
+    pub(super) size: usize,
+    pub(super) records: usize,
+    /// Requests in a second, of all clients together.
+    pub(super) rate: Option<f64>,
+}
+
+/// The clients at work.
+pub(super) struct Running(JoinSet<()>);
+
+impl Running {
+    pub(super) async fn stop(mut self) {
+        self.0.shutdown().await;
+    }
+}
+
+/// When a client's next request is due.
+struct Pace {
+    begun: Instant,
+    end: Instant,
+    /// Requests of this client per second; none: as soon as there is room.
+    every: Option<Duration>,
+    offset: Duration,
+    count: u32,
+}
+
+impl Pace {
+    /// The moment of the next request; in a closed loop that is now.
+    fn due(&self) -> Instant {
+        self.every.map_or_else(Instant::now, |every| self.begun + self.offset + every * self.count)
+    }
+
+    fn is_over(&self) -> bool {
+        Instant::now() >= self.end
+    }
+
+    /// Waits for the next request, and says from when on it counts.
+    async fn next(&mut self) -> Instant {
+        let due = self.due();
+        if due > Instant::now() {
+            tokio::time::sleep_until(due.into()).await;
+        }
+        due
+    }
+}
+
+/// A connection to the node that takes the load, and to the others if it fails.
+#[derive(Clone)]
+struct Connection {
+    logs: Vec<LogClient<Channel>>,
+    at: usize,
+}
+
+impl Connection {
+    fn new(addresses: &[String]) -> anyhow::Result<Self> {
+        let log = |address: &String| {
+            let endpoint = Endpoint::from_shared(format!("http://{address}"))?
+                .connect_timeout(Duration::from_millis(500))
+                .tcp_nodelay(true)
+                .initial_stream_window_size(1 << 20)
+                .initial_connection_window_size(4 << 20);
+            anyhow::Ok(
+                LogClient::new(endpoint.connect_lazy()).max_decoding_message_size(usize::MAX),
+            )
+        };
+        Ok(Self { logs: addresses.iter().map(log).collect::<anyhow::Result<_>>()?, at: 0 })
+    }
+
+    fn log(&mut self) -> &mut LogClient<Channel> {
+        &mut self.logs[self.at]
+    }
+
+    /// Asks the next node from now on.
+    async fn turn(&mut self, desk: &Desk, status: &Status) {
+        desk.failed(&from_status(status).reason.to_string());
+        self.at = (self.at + 1) % self.logs.len();
+        tokio::time::sleep(PAUSE).await;
+    }
+}
+
+impl Load {
+    /// The clients begin.
+    pub(super) async fn start(
+        &self,
+        client: &Client,
+        targets: &[Vec<String>],
+        begun: Instant,
+        end: Instant,
+        desk: &Desk,
+    ) -> anyhow::Result<Running> {
+        let connections: Vec<Connection> = (0..self.connections)
+            .map(|number| Connection::new(&targets[number % targets.len()]))
+            .collect::<anyhow::Result<_>>()?;
+        let connection = |client: usize| connections[client % connections.len()].clone();
+        let mut tasks = JoinSet::new();
+        match self.what {
+            BenchWhat::Submit if self.stream => {
+                for number in 0..self.clients {
+                    let pace = self.pace(number, self.clients, begun, end);
+                    let source = self.clone().submits(connection(number), pace, desk.clone(), None);
+                    tasks.spawn(source);
+                }
+            }
+            BenchWhat::Submit => {
+                let workers = self.clients * self.in_flight;
+                for number in 0..workers {
+                    let pace = self.pace(number, workers, begun, end);
+                    tasks.spawn(self.clone().submit_each(
+                        connection(number / self.in_flight),
+                        pace,
+                        desk.clone(),
+                    ));
+                }
+            }
+            BenchWhat::Read => {
+                let count = self.fill(client).await?;
+                let workers = self.clients * self.in_flight;
+                for number in 0..workers {
+                    let pace = self.pace(number, workers, begun, end);
+                    tasks.spawn(read_each(
+                        connection(number / self.in_flight),
+                        pace,
+                        desk.clone(),
+                        count,
+                    ));
+                }
+            }
+            BenchWhat::Tail => {
+                let next = client.tail(false).await.context("the end of the log")?.next_seq;
+                let run = Run { begun, end, number: random() };
+                for number in 0..self.clients {
+                    tasks.spawn(follow(connection(number), next, run, desk.clone()));
+                }
+                let pace = self.pace(0, 1, begun, end);
+                // Those who follow are measured, not the one that feeds them.
+                let source = Connection::new(&targets[0])?;
+                let feed = Self { in_flight: self.in_flight.max(FEED), ..self.clone() };
+                tasks.spawn(feed.submits(source, pace, Desk::new(), Some(run.number)));
+            }
+        }
+        Ok(Running(tasks))
+    }
+
+    fn pace(&self, number: usize, of: usize, begun: Instant, end: Instant) -> Pace {
+        let step = self.rate.map(|rate| Duration::from_secs_f64(1.0 / rate));
+        let times = |step: Duration, times: usize| step * u32::try_from(times).unwrap_or(u32::MAX);
+        Pace {
+            begun,
+            end,
+            every: step.map(|step| times(step, of)),
+            offset: step.map_or(Duration::ZERO, |step| times(step, number)),
+            count: 0,
+        }
+    }
+
+    fn request(&self, value: &Bytes) -> v1::SubmitRequest {
+        v1::SubmitRequest {
+            records: vec![value.clone(); self.records],
+            ..v1::SubmitRequest::default()
+        }
+    }
+
+    fn value(&self) -> Bytes {
+        Bytes::from(vec![b'x'; self.size])
+    }
+
+    /// One request at a time.
+    async fn submit_each(self, mut connection: Connection, mut pace: Pace, desk: Desk) {
+        let value = self.value();
+        while !pace.is_over() {
+            let due = pace.next().await;
+            let mut request = tonic::Request::new(self.request(&value));
+            request.set_timeout(TIMEOUT);
+            match connection.log().submit(request).await {
+                Ok(_) => desk.done(due, self.records),
+                Err(status) => connection.turn(&desk, &status).await,
+            }
+            pace.count = pace.count.saturating_add(1);
+        }
+    }
+
+    /// A stream with several requests under way. A stream that ends is begun again.
+    async fn submits(
+        self,
+        mut connection: Connection,
+        mut pace: Pace,
+        desk: Desk,
+        run: Option<u64>,
+    ) {
+        let value = self.value();
+        while !pace.is_over() {
+            let (requests, taken) = mpsc::channel(self.in_flight);
+            let mut answers = match connection.log().submit_stream(ReceiverStream::new(taken)).await
+            {
+                Ok(response) => response.into_inner(),
+                Err(status) => {
+                    connection.turn(&desk, &status).await;
+                    continue;
+                }
+            };
+            let mut pending = VecDeque::new();
+            while !pace.is_over() {
+                let is_open = pending.len() < self.in_flight;
+                tokio::select! {
+                    biased;
+                    () = tokio::time::sleep_until(pace.due().into()), if is_open => {
+                        let due = pace.due();
+                        pace.count = pace.count.saturating_add(1);
+                        let value = match run {
+                            Some(run) => self.stamp(run, due.duration_since(pace.begun)),
+                            None => value.clone(),
+                        };
+                        // There is room for as many as are under way.
+                        if requests.send(self.request(&value)).await.is_err() {
+                            break;
+                        }
+                        pending.push_back(due);
+                    }
+                    answer = answers.next(), if !pending.is_empty() => match answer {
+                        Some(Ok(_)) => {
+                            if let Some(due) = pending.pop_front() {
+                                desk.done(due, self.records);
+                            }
+                        }
+                        Some(Err(status)) => {
+                            connection.turn(&desk, &status).await;
+                            break;
+                        }
+                        None => break,
+                    }
+                }
+            }
+        }
+    }
+
+    /// A value that tells when it was submitted, in nanoseconds since the run began.
+    fn stamp(&self, run: u64, at: Duration) -> Bytes {
+        let nanos = u64::try_from(at.as_nanos()).unwrap_or(u64::MAX);
+        let mut value = Vec::with_capacity(self.size);
+        value.extend(run.to_le_bytes());
+        value.extend(nanos.to_le_bytes());
+        value.resize(self.size, b'x');
+        Bytes::from(value)
+    }
+
+    /// Sees to it that there is something to read; says how many values there are.
+    async fn fill(&self, client: &Client) -> anyhow::Result<u64> {
+        let next = client.tail(false).await.context("the end of the log")?.next_seq;
+        if next > READ_FROM {
+            return Ok(READ_FROM);
+        }
+        let values = vec![self.value(); usize::try_from(READ_FROM)?];
+        client.submit_with(values, SubmitOptions::default()).await.context("values to read")?;
+        Ok(READ_FROM)
+    }
+}
+
+/// Reads one value after the other, each of which is to be the newest that anybody knows of.
+async fn read_each(mut connection: Connection, mut pace: Pace, desk: Desk, count: u64) {
+    while !pace.is_over() {
+        let due = pace.next().await;
+        let from_seq = 1 + u64::from(pace.count) % count;
+        let mut request = tonic::Request::new(v1::ReadRequest {
+            from_seq,
+            limit: 1,
+            ..v1::ReadRequest::default()
+        });
+        request.set_timeout(TIMEOUT);
+        match read(connection.log(), request).await {
+            Ok(records) => desk.done(due, records),
+            Err(status) => connection.turn(&desk, &status).await,
+        }
+        pace.count = pace.count.saturating_add(1);
+    }
+}
+
+async fn read(
+    log: &mut LogClient<Channel>,
+    request: tonic::Request<v1::ReadRequest>,
+) -> Result<usize, Status> {
+    let mut answers = log.read(request).await?.into_inner();
+    let mut records = 0;
+    while let Some(answer) = answers.next().await {
+        records += answer?.records.len();
+    }
+    Ok(records)
+}
+
+/// A run whose values tell their age.
+#[derive(Clone, Copy)]
+struct Run {
+    begun: Instant,
+    end: Instant,
+    number: u64,
+}
+
+impl Run {
+    /// How old a value is, if it is one of this run.
+    fn age(&self, value: &[u8]) -> Option<Duration> {
+        let (run, rest) = value.split_first_chunk()?;
+        let nanos = u64::from_le_bytes(*rest.first_chunk()?);
+        let is_ours = u64::from_le_bytes(*run) == self.number;
+        is_ours.then(|| self.begun.elapsed().saturating_sub(Duration::from_nanos(nanos)))
+    }
+}
+
+fn random() -> u64 {
+    let id = tercet_client::new_request_id();
+    u64::try_from(id & u128::from(u64::MAX)).expect("it was cut to that")
+}
+
+/// Follows the log from a number on, and notes how old each value is when it comes.
+async fn follow(mut connection: Connection, mut next: u64, run: Run, desk: Desk) {
+    while Instant::now() < run.end {
+        let request =
+            v1::ReadRequest { from_seq: next, follow: true, ..v1::ReadRequest::default() };
+        let mut answers = match connection.log().read(request).await {
+            Ok(response) => response.into_inner(),
+            Err(status) => {
+                connection.turn(&desk, &status).await;
+                continue;
+            }
+        };
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(answer) => {
+                    for record in answer.records {
+                        next = record.seq + 1;
+                        if let Some(age) = run.age(&record.value) {
+                            desk.took(age, 1);
+                        }
+                    }
+                }
+                Err(status) => {
+                    connection.turn(&desk, &status).await;
+                    break;
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(rate: Option<f64>) -> Load {
+        Load {
+            what: BenchWhat::Submit,
+            clients: 4,
+            connections: 2,
+            in_flight: 1,
+            stream: false,
+            size: 20,
+            records: 1,
+            rate,
+        }
+    }
+
+    #[test]
+    fn an_open_loop_shares_the_moments() {
+        let begun = Instant::now();
+        let load = load(Some(100.0));
+        let mut moments = Vec::new();
+        for number in 0..4 {
+            let mut pace = load.pace(number, 4, begun, begun + Duration::from_secs(1));
+            for count in 0..3 {
+                pace.count = count;
+                moments.push(pace.due().duration_since(begun).as_millis());
+            }
+        }
+        moments.sort_unstable();
+        assert_eq!(moments, (0..12).map(|n| n * 10).collect::<Vec<u128>>());
+    }
+
+    #[test]
+    fn a_value_tells_its_age_to_its_run_alone() {
+        let begun = Instant::now() - Duration::from_millis(50);
+        let run = Run { begun, end: begun, number: 7 };
+        let value = load(None).stamp(7, Duration::from_millis(20));
+        assert_eq!(value.len(), 20);
+        assert!(run.age(&value).is_some_and(|age| age >= Duration::from_millis(30)));
+        assert_eq!(Run { number: 8, ..run }.age(&value), None);
+        assert_eq!(run.age(b"short"), None);
+    }
+}
