@@ -1,5 +1,6 @@
 //! A cluster of real node processes on this machine.
 
+use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -11,7 +12,8 @@ use tercet_client::{Client, v1};
 pub use tercet_lab::free_ports;
 use tokio::runtime::Runtime;
 
-use crate::checker::{self, History};
+use crate::checker::{self, History, Violation};
+use crate::told::Told;
 
 /// How long a cluster may take to heal.
 const HEAL: Duration = Duration::from_secs(30);
@@ -42,6 +44,31 @@ pub struct StartOptions {
     /// More arguments for `serve`.
     pub arguments: Vec<String>,
 }
+
+/// What the judge found; see [`Cluster::judge`].
+#[derive(Clone, Debug)]
+pub struct Violations(pub Vec<Violation>);
+
+impl Violations {
+    /// How many acknowledged values do not stand where they were said to.
+    pub fn lost(&self) -> usize {
+        self.0.iter().filter(|violation| matches!(violation, Violation::Lost { .. })).count()
+    }
+
+    /// How many values stand there that nobody submitted, or that were refused.
+    pub fn phantom(&self) -> usize {
+        self.0.iter().filter(|violation| matches!(violation, Violation::Phantom { .. })).count()
+    }
+}
+
+impl fmt::Display for Violations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} violations:", self.0.len())?;
+        self.0.iter().take(10).try_for_each(|violation| write!(f, "\n{violation}"))
+    }
+}
+
+impl std::error::Error for Violations {}
 
 /// A cluster whose processes end with it. If a test panics, its directories are kept, and the
 /// command that repeats it is printed.
@@ -116,6 +143,12 @@ impl Cluster {
     /// What a node has logged so far, in all its lives.
     pub fn log(&self, id: usize) -> String {
         fs::read_to_string(self.dir().join(format!("n{id}.log"))).unwrap_or_default()
+    }
+
+    /// What all nodes have logged so far, with the times.
+    pub fn told(&self) -> Told {
+        let logs: Vec<String> = (1..=self.count()).map(|id| self.log(id)).collect();
+        Told::new(logs.iter().map(String::as_str))
     }
 
     /// A node's client address.
@@ -399,15 +432,14 @@ impl Cluster {
     /// every checksum on every disk is right.
     ///
     /// # Errors
-    /// What is wrong.
+    /// What is wrong: [`Violations`] if it is the history.
     pub fn judge(&mut self, history: &History) -> anyhow::Result<()> {
         self.start_all()?;
         self.await_healed()?;
         let files = self.values()?;
         let violations = checker::check(history, &files);
         if !violations.is_empty() {
-            let said: Vec<String> = violations.iter().take(10).map(ToString::to_string).collect();
-            bail!("{} violations:\n{}", violations.len(), said.join("\n"));
+            return Err(Violations(violations).into());
         }
         self.stop_all()?;
         let dirs: Vec<PathBuf> = (1..=self.count()).map(|id| self.data(id)).collect();

@@ -8,9 +8,11 @@
 pub mod cluster;
 pub mod load;
 mod random;
+pub mod told;
 
 pub use checker::{History, Outcome, ReadOp, SubmitOp};
-pub use cluster::{Cluster, Options, StartOptions};
-pub use load::Load;
+pub use cluster::{Cluster, Options, StartOptions, Violations};
+pub use load::{Load, LoadOptions};
 pub use random::Random;
 pub use tercet_sim::history as checker;
+pub use told::Told;

@@ -14,50 +14,81 @@ use crate::random::Random;
 /// How long a client waits for one submit.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Who loads a cluster.
+#[derive(Clone, Debug)]
+pub struct LoadOptions {
+    /// How many clients submit, each to all nodes: one to five values at a time, a little pause, and
+    /// now and then a read of the end of the log.
+    pub clients: u64,
+    /// The first client's number. Values carry it: loads on the same cluster need different ones.
+    pub first: u64,
+    /// How many clients of each node, and of no other, read the end of the log all the time.
+    pub readers: u64,
+    /// The seed of what they draw.
+    pub seed: u64,
+}
+
+/// What all clients of a load share.
+#[derive(Debug, Default)]
+struct Shared {
+    stop: AtomicBool,
+    /// How many submits were acknowledged.
+    acknowledged: AtomicU64,
+    /// How many submits and reads came to no success within their time.
+    failed: AtomicU64,
+    /// The highest sequence number that was acknowledged.
+    last_seq: AtomicU64,
+}
+
 /// Clients at work, in a thread of their own.
 #[derive(Debug)]
 pub struct Load {
-    stop: Arc<AtomicBool>,
-    acknowledged: Arc<AtomicU64>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<History>>,
 }
 
 impl Load {
-    /// Starts `clients` clients of the nodes at these addresses. Every client submits one to five
-    /// values at a time, waits a little, and reads the end of the log now and then.
+    /// Starts `clients` clients of the nodes at these addresses; see [`LoadOptions`].
     ///
     /// # Panics
     /// If the addresses are none, or the machine gives no thread.
     pub fn start(addresses: Vec<String>, clients: u64, seed: u64) -> Self {
-        Self::start_numbered(addresses, clients, 0, seed)
+        Self::start_with(addresses, &LoadOptions { clients, first: 0, readers: 0, seed })
     }
 
-    /// [`Self::start`] for one load after another on the same cluster: the clients are numbered
-    /// from `first` on, and a client's values carry its number.
+    /// Starts what the options say.
     ///
     /// # Panics
     /// If the addresses are none, or the machine gives no thread.
-    pub fn start_numbered(addresses: Vec<String>, clients: u64, first: u64, seed: u64) -> Self {
-        let stop = Arc::new(AtomicBool::new(false));
-        let acknowledged = Arc::new(AtomicU64::new(0));
-        let (ends, count) = (Arc::clone(&stop), Arc::clone(&acknowledged));
+    pub fn start_with(addresses: Vec<String>, options: &LoadOptions) -> Self {
+        let shared = Arc::new(Shared::default());
+        let (all, options) = (Arc::clone(&shared), options.clone());
         let thread = std::thread::spawn(move || {
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
                 .build()
                 .expect("a runtime can be made");
             runtime.block_on(async {
-                let tasks: Vec<_> = (first..first + clients)
-                    .map(|number| {
-                        let mut nodes = addresses.clone();
-                        let start = usize::try_from(number).expect("few") % nodes.len();
-                        nodes.rotate_left(start);
-                        let client = Client::new(nodes).expect("the addresses are ones");
-                        let random = Random::new(seed ^ (number << 32));
-                        let worker = Worker { client, number, random };
-                        tokio::spawn(worker.run(Arc::clone(&ends), Arc::clone(&count)))
-                    })
-                    .collect();
+                let LoadOptions { clients, first, readers, seed } = options;
+                let worker = |number: u64, nodes: &[String]| Worker {
+                    client: Client::new(nodes).expect("the addresses are ones"),
+                    number,
+                    random: Random::new(seed ^ (number << 32)),
+                    shared: Arc::clone(&all),
+                };
+                let mut tasks = Vec::new();
+                for number in first..first + clients {
+                    let mut nodes = addresses.clone();
+                    let start = usize::try_from(number).expect("few") % nodes.len();
+                    nodes.rotate_left(start);
+                    tasks.push(tokio::spawn(worker(number, &nodes).run()));
+                }
+                for (address, node) in addresses.iter().zip(1..) {
+                    for number in 0..readers {
+                        let reader = worker(node << 16 | number, std::slice::from_ref(address));
+                        tasks.push(tokio::spawn(reader.only_read()));
+                    }
+                }
                 let mut history = History::default();
                 for task in tasks {
                     let seen = task.await.expect("a client ends by itself");
@@ -67,12 +98,17 @@ impl Load {
                 history
             })
         });
-        Self { stop, acknowledged, thread: Some(thread) }
+        Self { shared, thread: Some(thread) }
     }
 
     /// How many submits were acknowledged so far.
     pub fn acknowledged(&self) -> u64 {
-        self.acknowledged.load(Ordering::Relaxed)
+        self.shared.acknowledged.load(Ordering::Relaxed)
+    }
+
+    /// How many submits and reads came to no success so far, with all the retries of their clients.
+    pub fn failed(&self) -> u64 {
+        self.shared.failed.load(Ordering::Relaxed)
     }
 
     /// Waits until `count` more submits are acknowledged.
@@ -96,7 +132,7 @@ impl Load {
     /// # Panics
     /// If a client failed in a way that no client may.
     pub fn finish(mut self) -> History {
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         let thread = self.thread.take().expect("finished once");
         thread.join().expect("the clients end by themselves")
     }
@@ -105,7 +141,7 @@ impl Load {
 impl Drop for Load {
     fn drop(&mut self) {
         // A test that failed: its clients must not go on knocking.
-        self.stop.store(true, Ordering::Relaxed);
+        self.shared.stop.store(true, Ordering::Relaxed);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
@@ -113,7 +149,7 @@ impl Drop for Load {
 }
 
 /// The time of all histories of this process, in microseconds.
-fn now() -> u64 {
+pub fn now() -> u64 {
     static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
     u64::try_from(ORIGIN.elapsed().as_micros()).expect("a short test")
 }
@@ -122,14 +158,15 @@ struct Worker {
     client: Client,
     number: u64,
     random: Random,
+    shared: Arc<Shared>,
 }
 
 impl Worker {
-    async fn run(mut self, ends: Arc<AtomicBool>, acknowledged: Arc<AtomicU64>) -> History {
+    async fn run(mut self) -> History {
         let mut history = History::default();
         let mut seen = 0;
         let mut made = 0;
-        while !ends.load(Ordering::Relaxed) {
+        while !self.shared.stop.load(Ordering::Relaxed) {
             let count = if self.random.below(4) == 0 { 2 + self.random.below(4) } else { 1 };
             let values: Vec<Vec<u8>> = (0..count)
                 .map(|_| {
@@ -142,39 +179,52 @@ impl Worker {
             let records = values.iter().cloned().map(Bytes::from);
             let outcome = match self.client.submit_with(records, options).await {
                 Ok(done) => {
-                    acknowledged.fetch_add(1, Ordering::Relaxed);
+                    self.shared.acknowledged.fetch_add(1, Ordering::Relaxed);
+                    self.shared.last_seq.fetch_max(done.last_seq, Ordering::Relaxed);
                     seen = done.last_seq;
                     Outcome::Acknowledged { first_seq: done.first_seq }
                 }
-                Err(error) => match error.outcome {
-                    tercet_client::Outcome::NotAppended => Outcome::NotAppended,
-                    tercet_client::Outcome::Unknown => Outcome::Unknown,
-                },
+                Err(error) => {
+                    self.shared.failed.fetch_add(1, Ordering::Relaxed);
+                    match error.outcome {
+                        tercet_client::Outcome::NotAppended => Outcome::NotAppended,
+                        tercet_client::Outcome::Unknown => Outcome::Unknown,
+                    }
+                }
             };
             let ended = now();
             history.submits.push(SubmitOp { values, begun, ended, outcome });
             if self.random.below(8) == 0 {
-                let (from_seq, limit) = (seen.max(4) - 3, 20);
-                let begun = now();
-                // A read that fails says nothing.
-                if let Ok(records) = self.client.read(from_seq, limit).await {
-                    let records =
-                        records.into_iter().map(|record| (record.seq, record.value.to_vec()));
-                    let records = records.collect();
-                    let (linearizable, ended) = (true, now());
-                    history.reads.push(ReadOp {
-                        linearizable,
-                        from_seq,
-                        limit,
-                        begun,
-                        ended,
-                        records,
-                    });
-                }
+                history.reads.extend(self.read(seen.max(4) - 3).await);
             }
             tokio::time::sleep(self.random.millis(1, 4)).await;
         }
         history
+    }
+
+    /// Reads what was acknowledged last, whoever submitted it.
+    async fn only_read(mut self) -> History {
+        let mut history = History::default();
+        while !self.shared.stop.load(Ordering::Relaxed) {
+            let from_seq = self.shared.last_seq.load(Ordering::Relaxed).max(1);
+            history.reads.extend(self.read(from_seq).await);
+            tokio::time::sleep(self.random.millis(5, 15)).await;
+        }
+        history
+    }
+
+    /// A linearizable read. One that fails says nothing of the log.
+    async fn read(&self, from_seq: u64) -> Option<ReadOp> {
+        const LIMIT: u64 = 20;
+        let begun = now();
+        let Ok(records) = self.client.read(from_seq, LIMIT).await else {
+            self.shared.failed.fetch_add(1, Ordering::Relaxed);
+            return None;
+        };
+        let ended = now();
+        let records =
+            records.into_iter().map(|record| (record.seq, record.value.to_vec())).collect();
+        Some(ReadOp { linearizable: true, from_seq, limit: LIMIT, begun, ended, records })
     }
 
     /// A value that no other submit has; some are awkward.

@@ -4,58 +4,105 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::ensure;
 use tercet_client::{Reason, SubmitOptions};
-use tercet_testkit::{History, Load, StartOptions};
+use tercet_testkit::{History, Load, LoadOptions, StartOptions};
 
 use crate::{PATIENCE, TERCET, has, is_root, not_run, on_three, on_three_with};
 
 /// A sync that fails: the node stops at once, says why, and acknowledges nothing after it; started
 /// again on a disk that works, it goes on. It never tries the sync again: after a failed one the
 /// kernel may have dropped the very pages.
+///
+/// That nothing is acknowledged is read off the system calls: the thread that owns the node sends
+/// nothing to any peer, and makes no other sync, after the one that failed. What was lost would
+/// not show otherwise: the kernel here did keep the pages.
 #[test]
 fn fail_a_sync() {
     if !has("strace") {
         return not_run("fail_a_sync", "strace is not installed");
     }
-    on_three("fail_a_sync", 10, |cluster, run| {
+    on_three("fail_a_sync", 20, |cluster, run| {
         cluster.start_all()?;
         let load = Load::start(cluster.addresses(), 4, run.seed);
-        for _ in 0..run.repetitions {
+        let (mut sent, mut leaders, mut running) = (0, 0, 0);
+        while run.again() {
             load.await_progress(10, PATIENCE);
             let id = run.random.node(cluster.count());
             cluster.kill(id)?;
-            let at = 1 + run.random.below(60);
-            // strace as a grandchild (-D): the child is the node itself.
+            let shall_lead = run.begun % 2 == 0;
+            let at = 1 + run.random.below(if shall_lead { 300 } else { 60 });
+            let calls = cluster.dir().join(format!("calls-{}", run.begun));
+            let out = calls.display().to_string();
             let inject = format!("inject=fdatasync:error=EIO:when={at}");
-            let through = [
-                "strace",
-                "-D",
-                "-f",
-                "-qq",
-                "-o",
-                "/dev/null",
-                "-e",
-                "trace=fdatasync",
-                "-e",
-                &inject,
-            ];
+            let trace = "trace=fdatasync,sendto,sendmsg,writev";
+            // strace as a grandchild (-D): the child is the node itself.
+            let through =
+                ["strace", "-D", "-f", "-q", "-s", "0", "-o", &out, "-e", trace, "-e", &inject];
             let through = through.iter().map(ToString::to_string).collect();
             cluster.start_with(id, &StartOptions { through, ..StartOptions::default() })?;
+            let since = SystemTime::now();
+            // It may be gone before it leads, and has to catch up first.
+            while shall_lead
+                && cluster.is_running(id)
+                && cluster.run(cluster.client().transfer(u32::try_from(id).ok())).is_err()
+            {
+                std::thread::sleep(Duration::from_millis(20));
+            }
             let status = cluster.await_end(id, PATIENCE)?;
             let said = cluster.last_words(id);
             ensure!(
                 matches!(status.code(), Some(11 | 12)) && said.contains("Input/output error"),
                 "n{id} ended with {status} after sync {at} failed, and said: {said}"
             );
+            let told = cluster.told();
+            // 11 says that it cannot start, 12 that it could not go on.
+            let was_open = told.first(id, "term=", since).is_some();
+            ensure!(
+                was_open == (status.code() == Some(12)),
+                "n{id} ended with {status} after sync {at} failed"
+            );
+            running += u64::from(was_open);
+            leaders += u64::from(told.first(id, "leader term=", since).is_some());
+            let (before, after) = calls_around_a_failure(&calls)?;
+            ensure!(after.is_empty(), "n{id} went on after sync {at} failed: {after:?}");
+            sent += before;
             load.await_progress(10, PATIENCE);
             cluster.start(id)?;
         }
+        ensure!(sent > 0 || !run.is_full, "the threads that were watched never sent anything");
+        run.note(format!(
+            "0 sends after the failed sync, {sent} before; {running} while running (exit code 12), \
+             {leaders} of them had led, the others while starting (11)"
+        ));
         load.await_progress(10, PATIENCE);
         cluster.judge(&load.finish())
     });
+}
+
+/// Of the thread whose sync failed, from strace's words: how many calls it had made, and those that
+/// it began after that.
+fn calls_around_a_failure(path: &Path) -> anyhow::Result<(usize, Vec<String>)> {
+    let deadline = Instant::now() + PATIENCE;
+    let (text, thread) = loop {
+        let text = fs::read_to_string(path)?;
+        let failed = text.lines().find(|line| line.ends_with("(INJECTED)"));
+        let thread = failed.and_then(|line| line.split_whitespace().next()).map(str::to_owned);
+        // strace writes on for a moment when the node has ended.
+        if let Some(thread) = thread
+            && text.lines().last().is_some_and(|line| line.contains("+++ exited"))
+        {
+            break (text, thread);
+        }
+        ensure!(Instant::now() < deadline, "{} says nothing of a failed sync", path.display());
+        std::thread::sleep(Duration::from_millis(2));
+    };
+    let its = |line: &&str| line.split_whitespace().next() == Some(thread.as_str());
+    let mut calls = text.lines().filter(its);
+    let before = calls.by_ref().take_while(|line| !line.ends_with("(INJECTED)")).count();
+    Ok((before, calls.filter(|line| !line.contains("+++")).map(str::to_owned).collect()))
 }
 
 /// A disk gives back other bytes than were written: the node gets the entries from the others and
@@ -68,7 +115,7 @@ fn damage_a_log() {
         cluster.await_healed()?;
         let before = cluster.statuses();
         let load = Load::start(cluster.addresses(), 4, run.seed);
-        for round in 0..run.repetitions {
+        while run.again() {
             load.await_progress(20, PATIENCE);
             let id = run.random.node(cluster.count());
             cluster.kill(id)?;
@@ -79,7 +126,7 @@ fn damage_a_log() {
             // Somewhere among the frames: one byte, or a sector of zeros.
             let room = u64::try_from(end - HEADER)?;
             let at = HEADER + usize::try_from(run.random.below(room.max(1)))?;
-            if round % 2 == 0 {
+            if run.begun % 2 == 0 {
                 bytes[at] ^= 0x40;
             } else {
                 let sector = at - at % 512;
@@ -200,14 +247,16 @@ fn fill_a_disk() {
         return not_run("fill_a_disk", "mounting a small disk needs root");
     }
     let small = ["--segment=4MiB", "--disk-reserve=4MiB"];
-    on_three_with("fill_a_disk", 3, &small, |cluster, run| {
+    on_three_with("fill_a_disk", 5, &small, |cluster, run| {
         let disks = (1..=cluster.count())
             .map(|id| SmallDisk::mount(&cluster.data(id), 64 << 20))
             .collect::<anyhow::Result<Vec<_>>>()?;
         cluster.start_all()?;
         let mut history = History::default();
-        for round in 0..run.repetitions {
-            let load = Load::start_numbered(cluster.addresses(), 4, round * 4, run.seed);
+        while run.again() {
+            let round = run.begun - 1;
+            let options = LoadOptions { clients: 4, first: round * 4, readers: 0, seed: run.seed };
+            let load = Load::start_with(cluster.addresses(), &options);
             load.await_progress(10, PATIENCE);
             let leader = cluster.await_leader()?;
             let full: Vec<usize> = match round % 3 {
@@ -243,6 +292,7 @@ fn fill_a_disk() {
             history.reads.extend(seen.reads);
             cluster.await_healed()?;
         }
+        run.note("each refused in words, and went on when there was space again".to_owned());
         cluster.judge(&history)
     });
 }

@@ -65,7 +65,9 @@ fn a_start_that_cannot_work_is_refused() {
             arguments.push(format!("--peer-listen=127.0.0.1:{}", spare[1]));
         };
         let output = serve(cluster, 1, elsewhere);
-        refused(&output, 11, &["n1", "another process"])?;
+        let (data, pid) = (cluster.data(1).display().to_string(), cluster.pid(1)?);
+        let holder = format!("in use by another process (pid {pid})");
+        refused(&output, 11, &[&data, &holder, "its own directory"])?;
 
         cluster.await_healed()?;
         cluster.stop(1)?;

@@ -1,12 +1,14 @@
 //! Processes that are killed, stopped, or robbed of their files.
 
 use std::fs;
+use std::time::{Duration, Instant, SystemTime};
 
 use rustix::process::Signal;
-use tercet_testkit::Load;
 use tercet_testkit::checker::Violation;
+use tercet_testkit::load::now;
+use tercet_testkit::{Load, LoadOptions, ReadOp};
 
-use crate::{PATIENCE, on_three};
+use crate::{PATIENCE, THREE_ELECTION_TIMEOUTS, on_three};
 
 /// How many clients load the cluster.
 const CLIENTS: u64 = 4;
@@ -18,8 +20,10 @@ fn kill_random_nodes() {
         cluster.start_all()?;
         let load = Load::start(cluster.addresses(), CLIENTS, run.seed);
         load.await_progress(10, PATIENCE);
-        for _ in 0..run.repetitions {
+        let mut kills = Vec::new();
+        while run.again() {
             let id = run.random.node(cluster.count());
+            kills.push((SystemTime::now(), id));
             cluster.kill(id)?;
             // The moments are part of the test: a node that was just starting is killed too.
             std::thread::sleep(run.random.millis(0, 200));
@@ -27,6 +31,10 @@ fn kill_random_nodes() {
             load.await_progress(3, PATIENCE);
             std::thread::sleep(run.random.millis(0, 100));
         }
+        let told = cluster.told();
+        let led = kills.iter().filter(|(at, id)| told.leader(*at) == Some(*id));
+        let times: Vec<Duration> = led.filter_map(|(at, _)| told.until_a_leader(*at)).collect();
+        run.note_times("a leader again", THREE_ELECTION_TIMEOUTS, &times);
         cluster.judge(&load.finish())
     });
 }
@@ -37,85 +45,150 @@ fn kill_all_nodes() {
     on_three("kill_all_nodes", 20, |cluster, run| {
         cluster.start_all()?;
         let load = Load::start(cluster.addresses(), CLIENTS, run.seed);
-        for _ in 0..run.repetitions {
+        let mut starts = Vec::new();
+        while run.again() {
             load.await_progress(20, PATIENCE);
             std::thread::sleep(run.random.millis(0, 50));
             for id in 1..=cluster.count() {
                 cluster.kill(id)?;
             }
+            starts.push(SystemTime::now());
             cluster.start_all()?;
         }
         load.await_progress(20, PATIENCE);
+        let told = cluster.told();
+        let times: Vec<Duration> =
+            starts.iter().filter_map(|at| told.until_a_leader(*at)).collect();
+        run.note_times("a leader, from their start on,", THREE_ELECTION_TIMEOUTS, &times);
         cluster.judge(&load.finish())
     });
 }
 
-/// The leader is killed and its whole directory deleted: the others have everything, and the node
-/// comes back by the same command, mute until it is readmitted.
+/// The leader is killed, and its log or its whole directory is deleted: the others have everything,
+/// and the node comes back by the same command, mute until it is readmitted. Every third time one of
+/// the others lags behind, so that a single node has all that was acknowledged.
 #[test]
 fn delete_the_leader() {
-    on_three("delete_the_leader", 10, |cluster, run| {
+    on_three("delete_the_leader", 30, |cluster, run| {
         cluster.start_all()?;
         let load = Load::start(cluster.addresses(), CLIENTS, run.seed);
-        for _ in 0..run.repetitions {
+        let mut lagged = 0;
+        while run.again() {
             load.await_progress(10, PATIENCE);
-            let leader = cluster.await_leader()?;
+            let mut leader = cluster.await_leader()?;
+            let mut lags = None;
+            if run.begun % 3 == 0 {
+                let id = 1 + leader % cluster.count();
+                cluster.kill(id)?;
+                load.await_progress(50, PATIENCE);
+                // Whoever leads by now: the one that is down does not.
+                leader = cluster.await_leader()?;
+                lags = Some(id);
+                lagged += 1;
+            }
             cluster.kill(leader)?;
-            cluster.wipe(leader)?;
-            cluster.start(leader)?;
+            if run.begun % 2 == 0 {
+                cluster.wipe(leader)?;
+            } else {
+                fs::remove_dir_all(cluster.data(leader).join("wal"))?;
+            }
+            for id in lags.into_iter().chain([leader]) {
+                cluster.start(id)?;
+            }
             load.await_progress(10, PATIENCE);
             cluster.await_statuses("the wiped node votes again", |statuses| {
                 let votes = |role: &str| role == "follower" || role == "leader";
                 statuses.iter().all(|status| status.as_ref().is_some_and(|s| votes(&s.role)))
             })?;
         }
+        run.note(format!("{lagged} of them with a lagging node; all rejoined by themselves"));
         cluster.judge(&load.finish())
     });
 }
 
-/// A follower's log is deleted under its feet: it notices, forgets its vote, and is repaired by
-/// the leader.
+/// A node's log is deleted under its feet, a follower's or the leader's: it notices, goes silent,
+/// forgets its vote, and is repaired by the others.
 #[test]
-fn delete_a_followers_log() {
-    on_three("delete_a_followers_log", 10, |cluster, run| {
+fn delete_a_running_log() {
+    on_three("delete_a_running_log", 10, |cluster, run| {
         cluster.start_all()?;
         let load = Load::start(cluster.addresses(), CLIENTS, run.seed);
-        for _ in 0..run.repetitions {
+        let mut deletions = Vec::new();
+        while run.again() {
             load.await_progress(10, PATIENCE);
             let leader = cluster.await_leader()?;
-            let follower = 1 + leader % cluster.count();
-            let before = cluster.status(follower).map(|status| status.incarnation);
-            for file in fs::read_dir(cluster.data(follower).join("wal"))? {
+            let id = if run.begun % 2 == 0 { leader } else { 1 + leader % cluster.count() };
+            let before = cluster.status(id).map(|status| status.incarnation);
+            deletions.push((SystemTime::now(), id));
+            for file in fs::read_dir(cluster.data(id).join("wal"))? {
                 fs::remove_file(file?.path())?;
             }
             cluster.await_statuses("the node has a new incarnation, and votes", |statuses| {
-                statuses[follower - 1].as_ref().is_some_and(|status| {
+                statuses[id - 1].as_ref().is_some_and(|status| {
                     Some(&status.incarnation) != before.as_ref()
                         && matches!(status.role.as_str(), "follower" | "leader")
                 })
             })?;
         }
+        let told = cluster.told();
+        let silent = |(at, id): &(SystemTime, usize)| {
+            // The last that the node says with its old memory; from then on it is mute.
+            let noticed = told.first(*id, "while the node ran", *at)?;
+            noticed.duration_since(*at).ok()
+        };
+        let times: Vec<Duration> = deletions.iter().filter_map(silent).collect();
+        anyhow::ensure!(times.len() == deletions.len(), "a node did not say what it lost");
+        run.note_times("silent", Duration::from_millis(200), &times);
         cluster.judge(&load.finish())
     });
 }
 
 /// The leader's process stands still for a while and then goes on as if nothing had happened: it
-/// must not acknowledge, nor answer reads, out of its past.
+/// must not acknowledge, nor answer reads, out of its past. Clients of each node read all the time,
+/// so that some wait at the leader when it goes on.
+///
+/// Two seconds are as good as ten for what is checked: both are many election timeouts. Ten are
+/// what operators report, so the first pause is as long, and all of them where more than the test
+/// command's share is asked for.
 #[test]
 fn pause_the_leader() {
-    on_three("pause_the_leader", 5, |cluster, run| {
+    const READERS: u64 = 2;
+    on_three("pause_the_leader", 10, |cluster, run| {
         cluster.start_all()?;
-        let load = Load::start(cluster.addresses(), CLIENTS, run.seed);
-        for _ in 0..run.repetitions {
+        let options = LoadOptions { clients: CLIENTS, first: 0, readers: READERS, seed: run.seed };
+        let load = Load::start_with(cluster.addresses(), &options);
+        let mut pauses = Vec::new();
+        let mut long = 0;
+        while run.again() {
             load.await_progress(10, PATIENCE);
             let leader = cluster.await_leader()?;
+            let is_long = run.is_full || run.begun == 1;
+            long += u64::from(is_long);
+            let pause = Duration::from_secs(if is_long { 10 } else { 2 });
+            let begun = Instant::now();
+            let from = now();
             cluster.signal(leader, Signal::STOP)?;
             load.await_progress(20, PATIENCE);
-            std::thread::sleep(run.random.millis(0, 500));
+            // The length of the pause is what is tested.
+            std::thread::sleep(pause.saturating_sub(begun.elapsed()));
+            pauses.push((from, now()));
             cluster.signal(leader, Signal::CONT)?;
             load.await_progress(10, PATIENCE);
         }
-        cluster.judge(&load.finish())
+        let history = load.finish();
+        // Everywhere else a read takes milliseconds.
+        let waited = |read: &&ReadOp| {
+            let (begun, ended) = (read.begun, read.ended);
+            pauses.iter().any(|(from, to)| *from <= begun && begun + 100_000 < *to && *to < ended)
+        };
+        let waited = history.reads.iter().filter(waited).count();
+        anyhow::ensure!(waited > 0, "no read waited at a leader that stood still");
+        run.note(format!(
+            "0 stale of {} linearizable reads, {waited} of them waited at the paused leader; \
+             {long} pauses of 10 s, the others of 2 s",
+            history.reads.len()
+        ));
+        cluster.judge(&history)
     });
 }
 
@@ -142,7 +215,7 @@ fn delete_two_of_three() {
             })
         })?;
         let options = tercet_client::SubmitOptions {
-            timeout: std::time::Duration::from_secs(3),
+            timeout: Duration::from_secs(3),
             ..tercet_client::SubmitOptions::default()
         };
         let refused = cluster.run(cluster.client().submit_with(["too many are gone"], options));

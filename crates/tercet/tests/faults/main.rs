@@ -3,6 +3,11 @@
 //!
 //! `cargo xtask e2e [NAME] [--seed N] [--scale X]` runs them. What a machine does not let a test do
 //! is said ("not run: …"), never passed over in silence.
+//!
+//! A test that repeats something ends with a line for `cargo xtask nightly`:
+//! `table: NAME done/asked lost=0 phantom=0 …`, and after that whatever else was measured. How often
+//! it is repeated is `--scale` times what stands in the test, or less if `TERCET_E2E_SECONDS` are
+//! over. Nothing fails for being slow.
 #![allow(clippy::print_stdout, reason = "tests talk to people")]
 
 mod bench;
@@ -15,13 +20,16 @@ mod kills;
 mod lab;
 mod lab_hosts;
 mod machines;
+mod partitions;
+mod power;
+mod restarts;
 mod shell;
 mod xmlrpc;
 
 use std::path::Path;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use tercet_testkit::{Cluster, Options, Random};
+use tercet_testkit::{Cluster, Options, Random, Violations};
 
 /// The program under test.
 const TERCET: &str = env!("CARGO_BIN_EXE_tercet");
@@ -29,11 +37,50 @@ const TERCET: &str = env!("CARGO_BIN_EXE_tercet");
 /// How long the clients may wait for the cluster to serve again.
 const PATIENCE: Duration = Duration::from_secs(20);
 
+/// Three times the longest election timeout of a node that is told nothing else.
+const THREE_ELECTION_TIMEOUTS: Duration = Duration::from_millis(900);
+
 /// A test's random numbers and repetitions.
 struct Run {
     seed: u64,
     random: Random,
-    repetitions: u64,
+    /// How often it shall be repeated.
+    asked: u64,
+    /// How often it was begun.
+    begun: u64,
+    /// When no repetition begins any more.
+    ends: Option<Instant>,
+    /// Whether this is more than the test command's share.
+    is_full: bool,
+    figures: Vec<String>,
+}
+
+impl Run {
+    /// Whether to do it once more. The first time, yes.
+    fn again(&mut self) -> bool {
+        let is_over = self.ends.is_some_and(|ends| Instant::now() >= ends);
+        let goes_on = self.begun < self.asked && (self.begun == 0 || !is_over);
+        self.begun += u64::from(goes_on);
+        goes_on
+    }
+
+    /// Something that was measured, for the test's line.
+    fn note(&mut self, figure: String) {
+        self.figures.push(figure);
+    }
+
+    /// Notes how many of these times were within a bound, and the longest. It is a figure, not a
+    /// demand: the machine may be a slow one.
+    fn note_times(&mut self, what: &str, within: Duration, times: &[Duration]) {
+        let count = times.iter().filter(|time| **time <= within).count();
+        let longest = times.iter().max().copied().unwrap_or_default();
+        self.note(format!(
+            "{what} within {} ms: {count} of {}, longest {} ms",
+            within.as_millis(),
+            times.len(),
+            longest.as_millis()
+        ));
+    }
 }
 
 /// Runs a test on a cluster of three. Its seed is printed, and its directories are kept if it fails.
@@ -57,21 +104,41 @@ fn on_three_with(
         u64::from(now.subsec_nanos()) ^ now.as_secs() << 20
     });
     let scale: f64 = variable("TERCET_E2E_SCALE").unwrap_or(1.0);
+    let seconds: Option<u64> = variable("TERCET_E2E_SECONDS");
     #[allow(
         clippy::cast_possible_truncation,
         clippy::cast_sign_loss,
         clippy::cast_precision_loss,
         reason = "a number of repetitions is small and positive"
     )]
-    let repetitions = ((repetitions as f64 * scale).round() as u64).max(1);
-    println!("{name}: seed {seed}, {repetitions} times");
+    let asked = ((repetitions as f64 * scale).round() as u64).max(1);
+    println!("{name}: seed {seed}, {asked} times");
     let mut options = Options::three(format!("cargo xtask e2e {name} --seed {seed}"));
     options.arguments = arguments.iter().map(ToString::to_string).collect();
     let mut cluster =
         Cluster::new(Path::new(TERCET), options).expect("the machine gives a cluster its place");
-    let mut run = Run { seed, random: Random::new(seed), repetitions };
+    let mut run = Run {
+        seed,
+        random: Random::new(seed),
+        asked,
+        begun: 0,
+        ends: seconds.map(|seconds| Instant::now() + Duration::from_secs(seconds)),
+        is_full: scale > 1.0,
+        figures: Vec::new(),
+    };
+    let result = body(&mut cluster, &mut run);
+    let found = result.as_ref().err().and_then(|error| error.downcast_ref::<Violations>());
+    if run.begun > 0 {
+        println!(
+            "table: {name} {}/{asked} lost={} phantom={} {}",
+            run.begun,
+            found.map_or(0, Violations::lost),
+            found.map_or(0, Violations::phantom),
+            if result.is_err() { "FAILED".to_owned() } else { run.figures.join("; ") }
+        );
+    }
     // Unwrapped while the cluster exists, so that its directories are kept.
-    if let Err(error) = body(&mut cluster, &mut run) {
+    if let Err(error) = result {
         let logs: Vec<String> = (1..=cluster.count())
             .map(|id| format!("n{id} said last:\n{}", cluster.last_words(id)))
             .collect();
