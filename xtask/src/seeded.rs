@@ -37,13 +37,15 @@ const fn row(bug: &'static str, fast: bool, finder: Finder, budget: u64) -> Row 
 const ROWS: &[Row] = &[
     row("1", true, Finder::Sim, 1_000),
     row("2", true, Finder::Sim, 100),
+    row("3", false, Finder::Sim, 100_000),
     row("3", false, Finder::Model("figure-8"), 1_000_000),
     row("4a", true, Finder::Sim, 1_000),
     row("4a", false, Finder::Model("replication"), 10_000_000),
     row("4b", true, Finder::Sim, 1_000),
     row("4b", false, Finder::Model("index-before-term"), 10_000_000),
-    row("5", true, Finder::Model("four"), 10_000_000),
-    row("5", false, Finder::Sim, 1_000),
+    row("5", true, Finder::Sim, 1_000),
+    row("5", false, Finder::Model("four"), 10_000_000),
+    row("6", false, Finder::Sim, 10_000),
     row("6", false, Finder::Model("pre-vote"), 10_000_000),
     row("7", true, Finder::Sim, 1_000),
     row("8a", false, Finder::Model("old-reply"), 10_000_000),
@@ -67,6 +69,7 @@ const ROWS: &[Row] = &[
     row("15b", false, Finder::Sim, 10_000),
     row("16a", false, Finder::Sim, 10_000),
     row("16b", false, Finder::Sim, 10_000),
+    row("17", false, Finder::Sim, 10_000),
 ];
 
 /// Cargo, with the bugs in.
@@ -131,7 +134,6 @@ pub(crate) fn run(
             missed.push(format!("{bug} by {by}"));
         }
     }
-    println!("17    left out until a stalled disk is handled: heartbeats go on while it stalls");
     println!("== seeded bugs: {:.0} s", begun.elapsed().as_secs_f64());
     if !missed.is_empty() {
         bail!("not found, so that the checks are blind there: {}", missed.join(", "));

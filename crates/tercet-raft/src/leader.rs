@@ -173,7 +173,7 @@ impl Raft {
             self.outputs.push_back(Output::TransferEnded { result: Err(TransferError::TimedOut) });
         }
         self.expire_barriers();
-        if self.is_modern() && self.is_disk_stalled() {
+        if self.is_modern() && self.is_disk_stalled() && !has(Bug::BeatWhileStalled) {
             self.event(Event::DiskStalled { term });
             self.become_follower(term, None);
             return;

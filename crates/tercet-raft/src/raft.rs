@@ -659,7 +659,7 @@ impl Raft {
     /// When the disk counts as stalled, if what it is writing does not get done: a leader that
     /// cannot write must not keep the others from electing one that can.
     pub(crate) fn disk_stalled_at(&self) -> Option<Time> {
-        let (_, _, since) = self.writes.front()?;
+        let (_, _, since) = self.writes.front().filter(|_| !has(Bug::BeatWhileStalled))?;
         Some(since.after(self.config.election_timeout_max))
     }
 

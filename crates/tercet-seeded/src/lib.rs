@@ -68,6 +68,7 @@ bugs! {
     ReadWithoutRound = "15b" "a read is served without a round of heartbeats",
     ForgetIdsOnStart = "16a" "request ids are forgotten by a restart",
     ForgetIdsOnFollowers = "16b" "request ids are known to the leader that took them alone",
+    BeatWhileStalled = "17" "heartbeats go on while the disk stalls",
 }
 
 /// Whether the program has this bug.

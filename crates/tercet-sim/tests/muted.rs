@@ -4,7 +4,6 @@
 
 mod support;
 
-use support::watch::Watch;
 use support::{
     Wipe, await_leader, converged, for_seeds, formed, identity, leader, lines, node, read,
     restart_wiped, run_until, submit_anywhere, value, values, wipe,
@@ -13,6 +12,7 @@ use tercet_raft::{NodeId, Profile};
 use tercet_replica::IdentityState;
 use tercet_replica::gate::GateChange;
 use tercet_replica::prepare::prepare;
+use tercet_sim::swarm::Watch;
 use tercet_sim::{Answer, OpId, Random, World, WorldConfig};
 use tercet_wal::{HardState, Survive};
 
@@ -24,7 +24,9 @@ fn pass(world: &mut World, watch: &mut Watch, ms: u64) -> Result<(), String> {
     loop {
         let went = world.step(end);
         for happened in world.take_happened() {
-            watch.look(world, &happened)?;
+            watch
+                .look(world, &happened)
+                .map_err(|(invariant, text)| format!("{invariant}: {text}"))?;
         }
         if !went {
             return Ok(());

@@ -4,14 +4,12 @@
 #![allow(clippy::unwrap_used, reason = "a test fails out loud")]
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test picks the lines that it changes")]
 
-mod support;
-
 use std::collections::BTreeMap;
 
-use support::chaos::{Plan, live};
-use tercet_raft::{Profile, Rules};
+use tercet_raft::Profile;
 use tercet_sim::model::Action;
 use tercet_sim::rules::{Checker, Line, OnDisk};
+use tercet_sim::swarm::{self, Limits, Preset};
 
 /// Three nodes with the incarnations 1, 2 and 3.
 fn begin() -> Line {
@@ -238,8 +236,11 @@ fn forty_broken_traces_are_refused() {
 fn real_traces_are_refused_without_any_of_their_votes_and_commits() {
     let mut refused: BTreeMap<&str, u64> = BTreeMap::new();
     for seed in 60_000..60_012 {
-        let (nodes, profile, rules) = (3, Profile::Modern, Rules::default());
-        let lines = live(Plan { seed, nodes, profile, rules, traced: true }).unwrap().lines;
+        let (nodes, profile) = (Some(3), Some(Profile::Modern));
+        let limits = Limits { nodes, profile, ..Limits::default() };
+        let outcome = swarm::run(&Preset::Busy.draw(seed, &limits));
+        assert_eq!(outcome.failure, None, "seed {seed}");
+        let lines = outcome.lines;
         assert_eq!(check(&lines), Ok(()), "seed {seed}");
         let kind = |line: &Line| match line {
             Line::Did(Action::Timeout(_)) => Some("timeout"),

@@ -1,6 +1,6 @@
 //! The end: is what the nodes hold the same, and what the clients were told true of it?
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use tercet_replica::{LoggedContent, Submitted};
 
@@ -19,12 +19,20 @@ pub(crate) fn check(world: &mut World, load: &Load) -> Found {
             return Err((Invariant::Identity, text));
         }
     }
+    let known: BTreeSet<u128> = load.requests.iter().map(|request| request.id).collect();
+    let mut finals: Vec<&[u8]> = Vec::new();
     let mut places: BTreeMap<u128, (u64, u64, u64)> = BTreeMap::new();
     let mut next_seq = 1;
     for entry in &log {
         let LoggedContent::Records { request_id, values } = &entry.content else { continue };
         let place = (entry.index, next_seq, next_seq + values.len() as u64 - 1);
         next_seq = place.2 + 1;
+        finals.extend(values.iter().map(|value| &value[..]));
+        if !known.contains(request_id) {
+            let text =
+                format!("request {request_id:#x} stands in the log, and nobody submitted it");
+            return Err((Invariant::ExactlyOnce, text));
+        }
         if places.insert(*request_id, place).is_some() {
             let text = format!("request {request_id:#x} stands twice in the log");
             return Err((Invariant::ExactlyOnce, text));
@@ -52,7 +60,14 @@ pub(crate) fn check(world: &mut World, load: &Load) -> Found {
     }
     let mut files = Vec::new();
     for id in &nodes {
-        files.push(world.disk(*id).contents("values.log").unwrap_or_default());
+        let file = world.disk(*id).contents("values.log").unwrap_or_default();
+        let lines = file.strip_suffix(b"\n").map(|lines| lines.split(|byte| *byte == b'\n'));
+        let values = lines.into_iter().flatten().map(history::parse_line);
+        if !values.eq(finals.iter().map(|value| Some(value.to_vec()))) {
+            let text = format!("values.log of {id} is not made of the committed records");
+            return Err((Invariant::Identity, text));
+        }
+        files.push(file);
     }
     match history::check(&load.history(), &files).first() {
         Some(violation) => Err((invariant_of(violation), violation.to_string())),

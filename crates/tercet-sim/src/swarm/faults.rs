@@ -240,6 +240,8 @@ pub(crate) struct Faults {
     wipes: u64,
     /// Who was wiped last, with the rule switched off that mutes it.
     forgetful: Option<NodeId>,
+    /// How messages fare without any episode.
+    weather: Link,
 }
 
 fn up_to(random: &mut Random, most: Duration) -> Duration {
@@ -316,6 +318,14 @@ impl Faults {
             usual_sync: options.world.sync,
             wipes: 0,
             forgetful: None,
+            weather: options.weather,
+        }
+    }
+
+    /// Messages fare from now on as they will without any fault.
+    pub(crate) fn begin_weather(&self, world: &mut World) {
+        if self.weather != Link::default() {
+            self.apply(world);
         }
     }
 
@@ -325,7 +335,8 @@ impl Faults {
         self.episodes.iter().map(|episode| episode.until).chain(begins).min()
     }
 
-    /// Ends and begins what is due. What began is told.
+    /// Ends one episode that is over, or begins what is due: what nodes do of it can be looked at
+    /// before more happens. What began is told.
     pub(crate) fn act(
         &mut self,
         world: &mut World,
@@ -333,13 +344,11 @@ impl Faults {
         tell: &mut dyn FnMut(Time, String),
     ) {
         let now = world.now();
-        let over: Vec<Episode> =
-            self.episodes.extract_if(.., |episode| episode.until <= now).collect();
-        if !over.is_empty() {
+        if let Some(over) = self.episodes.iter().position(|episode| episode.until <= now) {
+            let episode = self.episodes.remove(over);
             self.apply(world);
-        }
-        for episode in over {
             self.end(episode.state, world, watch, tell);
+            return;
         }
         while let Some(planned) = self.plan.get(self.next).copied() {
             if self.begun.after(planned.at) > now {
@@ -360,6 +369,7 @@ impl Faults {
     /// right.
     pub(crate) fn heal(&mut self, world: &mut World, watch: &mut Watch) {
         self.next = self.plan.len();
+        self.weather = Link::default();
         let over = std::mem::take(&mut self.episodes);
         self.apply(world);
         for episode in over {
@@ -397,7 +407,8 @@ impl Faults {
         }
         for from in &ids {
             for to in ids.iter().filter(|to| *to != from) {
-                let link = links.get(&(*from, *to)).copied().unwrap_or_default();
+                let known = links.get(&(*from, *to));
+                let link = known.map_or(self.weather, |link| merged(self.weather, *link));
                 world.set_link(*from, *to, link);
                 if link == Link::default() && world.is_clogged(*from, *to) {
                     // Whoever waited for so long connects anew.

@@ -34,6 +34,8 @@ pub enum Invariant {
     Liveness,
     /// A replica goes on unless its disk fails it, and never asserts what is not so.
     Replica,
+    /// What the nodes do is what the model of the protocol allows.
+    Model,
     /// The same seed gives the same run.
     Determinism,
 }
@@ -56,8 +58,37 @@ impl Invariant {
             Self::Availability => "availability",
             Self::Liveness => "liveness",
             Self::Replica => "a replica goes on",
+            Self::Model => "the model of the protocol",
             Self::Determinism => "determinism",
         }
+    }
+}
+
+/// What the replicas assert by themselves, by words of the assertion.
+const ASSERTED: &[(&str, Invariant)] = &[
+    ("Election Safety", Invariant::ElectionSafety),
+    ("one vote per term", Invariant::ElectionSafety),
+    ("Leader Append-Only", Invariant::LeaderAppendOnly),
+    ("Log Matching", Invariant::LogMatching),
+    ("differ in a committed entry", Invariant::StateMachineSafety),
+    ("what is committed stays", Invariant::StateMachineSafety),
+    ("would cut entry", Invariant::Monotonicity),
+    ("never cut", Invariant::Monotonicity),
+    ("terms do not go back", Invariant::Monotonicity),
+    ("no entry is of a later term", Invariant::Monotonicity),
+];
+
+impl Invariant {
+    /// Which invariant an assertion of a replica guards.
+    pub(crate) fn of_assertion(text: &str) -> Self {
+        let known = ASSERTED.iter().find(|(words, _)| text.contains(words));
+        known.map_or(Self::Replica, |(_, invariant)| *invariant)
+    }
+
+    /// Which invariant is broken when a replica says this, though nobody touched its disk.
+    pub(crate) fn of_complaint(text: &str) -> Self {
+        let misses = text.contains("had acknowledged") || text.contains("lost its memory");
+        if misses { Self::Durability } else { Self::Replica }
     }
 }
 
@@ -85,4 +116,4 @@ impl fmt::Display for Failure {
 }
 
 /// What a check finds.
-pub(crate) type Found = Result<(), (Invariant, String)>;
+pub type Found = Result<(), (Invariant, String)>;

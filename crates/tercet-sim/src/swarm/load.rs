@@ -149,6 +149,21 @@ impl Load {
         request
     }
 
+    /// The same, and asks this node first.
+    pub(crate) fn come_to(&mut self, node: NodeId, now: Time) -> usize {
+        let request = self.come(now);
+        self.clients.last_mut().expect("it came").favourite = node;
+        request
+    }
+
+    /// A client comes with one large value.
+    pub(crate) fn come_with_much(&mut self, now: Time) {
+        let request = self.come(now);
+        let mut value = format!("r{request}.0");
+        value.push_str(&"x".repeat(40_000));
+        self.requests[request].values = vec![Bytes::from(value)];
+    }
+
     /// Whether every client has been answered.
     pub(crate) fn is_done(&self) -> bool {
         self.clients.iter().all(|client| client.doing == Doing::Nothing || client.request.is_none())

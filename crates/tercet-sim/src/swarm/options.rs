@@ -9,6 +9,8 @@ use std::time::Duration;
 use tercet_raft::{Profile, Rules};
 
 use super::faults::Fault;
+use super::trials::Trial;
+use crate::network::Link;
 use crate::random::Random;
 use crate::world::WorldConfig;
 
@@ -31,6 +33,15 @@ pub struct Limits {
     pub clients: Option<usize>,
     /// Rules of the protocol that are switched off: to see that this is found.
     pub rules: Rules,
+}
+
+impl Limits {
+    /// Whether they let this happen.
+    fn wants(&self, planned: &Planned) -> bool {
+        self.faults.as_ref().is_none_or(|set| set.contains(&planned.fault))
+            && self.only.as_ref().is_none_or(|only| only.contains(&planned.number))
+            && self.until.is_none_or(|until| planned.at <= until)
+    }
 }
 
 /// A fault with its time.
@@ -69,6 +80,16 @@ pub struct Options {
     pub bridge: bool,
     /// At the end, how many nodes lose their memory at once: more than a cluster can bear.
     pub beyond: Option<u8>,
+    /// How messages fare all the time that clients and faults are at work.
+    pub weather: Link,
+    /// What is done to the cluster when it is healed.
+    pub trial: Option<Trial>,
+    /// Whether every step is held against the model of the protocol, too ([`crate::rules`]). The
+    /// model knows nothing of how a cluster is formed.
+    pub is_refined: bool,
+    /// One in so many commits of a leader is looked up on the platters; with 0, none is: what is
+    /// acknowledged is looked up in any case.
+    pub lookups: u64,
 }
 
 fn between(random: &mut Random, least: Duration, most: Duration) -> Duration {
@@ -122,7 +143,17 @@ impl Options {
             bridge: bridge && limits.faults.as_ref().is_none_or(|set| set.contains(&Fault::Bridge)),
             beyond: beyond
                 .filter(|_| limits.faults.as_ref().is_none_or(|set| set.contains(&Fault::Wipe))),
+            weather: Link::default(),
+            trial: None,
+            is_refined: false,
+            lookups: 0,
         }
+    }
+
+    /// Takes over a plan, within limits.
+    pub(crate) fn keep(&mut self, mut plan: Vec<Planned>, limits: &Limits) {
+        plan.retain(|planned| limits.wants(planned));
+        self.plan = plan;
     }
 
     /// Bursts of faults with quiet between them.
@@ -170,12 +201,7 @@ impl Options {
             bursts.push((begun.saturating_sub(1_000 * MS), at + 1_500 * MS));
             at += between(&mut random, 4_000 * MS, 60_000 * MS);
         }
-        let is_wanted = |planned: &Planned| {
-            limits.faults.as_ref().is_none_or(|set| set.contains(&planned.fault))
-                && limits.only.as_ref().is_none_or(|only| only.contains(&planned.number))
-                && limits.until.is_none_or(|until| planned.at <= until)
-        };
-        plan.retain(is_wanted);
+        plan.retain(|planned| limits.wants(planned));
         (bursts, plan)
     }
 }

@@ -5,8 +5,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 use tercet_raft::{NodeId, RoleKind, Time};
-use tercet_replica::IdentityState;
 use tercet_replica::prepare::prepare;
+use tercet_replica::{IdentityState, LoggedContent};
 use tercet_wal::{HardState, Survive};
 
 use super::check::check;
@@ -17,12 +17,13 @@ use super::options::{Options, quorum};
 use super::sometimes::Met;
 use super::watch::Watch;
 use crate::network::{Link, Said};
+use crate::rules::{Line, Refinement};
 use crate::world::{Answer, Happened, What, World};
 
 /// Within so many election timeouts a healed cluster has a leader.
 const LEADER_TIMEOUTS: u32 = 10;
 /// Within so many it commits.
-const COMMIT_TIMEOUTS: u32 = 12;
+pub(super) const COMMIT_TIMEOUTS: u32 = 12;
 /// Within this it agrees.
 const AGREE: Duration = Duration::from_secs(60);
 /// How long a partition with a bridge stands, and how often the leader may change under it.
@@ -65,6 +66,8 @@ pub struct Outcome {
     pub states: Vec<String>,
     /// The world's time when it began.
     pub begun: Time,
+    /// What the nodes did, in the words of the model, if it was held against it.
+    pub lines: Vec<Line>,
 }
 
 /// Lives a seed.
@@ -78,7 +81,8 @@ pub fn run_told(options: &Options, tell: &mut dyn FnMut(Told<'_>)) -> Outcome {
     let found = catch_unwind(AssertUnwindSafe(|| life.live())).unwrap_or_else(|panic| {
         let text = panic.downcast_ref::<String>().cloned();
         let text = text.or_else(|| panic.downcast_ref::<&str>().map(|text| (*text).to_owned()));
-        Err((Invariant::Replica, format!("asserts: {}", text.unwrap_or_default())))
+        let text = text.unwrap_or_default();
+        Err((Invariant::of_assertion(&text), format!("asserts: {text}")))
     });
     let simulated = life.world.now().since(life.begun);
     let failure = found.err().map(|(invariant, text)| Failure { invariant, text, at: simulated });
@@ -92,10 +96,11 @@ pub fn run_told(options: &Options, tell: &mut dyn FnMut(Told<'_>)) -> Outcome {
         failure,
         states,
         begun: life.begun,
+        lines: life.refinement.map_or_else(Vec::new, Refinement::into_lines),
     }
 }
 
-fn states(world: &World) -> Vec<String> {
+pub(super) fn states(world: &World) -> Vec<String> {
     let state = |id: NodeId| match world.status(id) {
         Some(raft) => format!(
             "{id} {} @{} last={} durable={} commit={}",
@@ -127,17 +132,19 @@ impl Hasher for Fnv {
     }
 }
 
-struct Life<'a> {
-    options: &'a Options,
+pub(super) struct Life<'a> {
+    pub(super) options: &'a Options,
     tell: &'a mut dyn FnMut(Told<'_>),
-    world: World,
-    load: Load,
+    pub(super) world: World,
+    pub(super) load: Load,
     faults: Faults,
     watch: Watch,
     begun: Time,
     hash: Fnv,
     said: Vec<Said>,
     actions: u64,
+    /// Every step is held against the model.
+    refinement: Option<Refinement>,
 }
 
 impl<'a> Life<'a> {
@@ -149,11 +156,12 @@ impl<'a> Life<'a> {
         Self {
             load: Load::new(options, begun),
             faults: Faults::new(options, begun),
-            watch: Watch::default(),
+            watch: Watch::new(options.lookups),
             begun,
             hash: Fnv(0xcbf2_9ce4_8422_2325),
             said: Vec::new(),
             actions: 0,
+            refinement: None,
             options,
             tell,
             world,
@@ -169,6 +177,9 @@ impl<'a> Life<'a> {
         if self.options.bridge {
             self.bridge()?;
         }
+        if let Some(trial) = self.options.trial {
+            self.try_it(trial)?;
+        }
         // What was acknowledged must outlive a power cut of everything, too.
         self.step("power cut of all nodes");
         for id in self.world.node_ids() {
@@ -177,6 +188,7 @@ impl<'a> Life<'a> {
         self.watch.count("a power cut of all at the end");
         self.heal("start all nodes");
         self.agree()?;
+        self.read_everywhere()?;
         check(&mut self.world, &self.load)?;
         if let Some(count) = self.options.beyond {
             self.beyond(count)?;
@@ -184,7 +196,7 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    fn step(&mut self, text: &str) {
+    pub(super) fn step(&mut self, text: &str) {
         (self.tell)(Told::Step { at: self.world.now(), text: text.to_owned() });
     }
 
@@ -201,6 +213,10 @@ impl<'a> Life<'a> {
         for id in self.world.node_ids() {
             self.world.start(id).map_err(|error| (Invariant::Replica, error))?;
         }
+        if self.options.is_refined {
+            self.refinement = Some(Refinement::new(&self.world, true));
+        }
+        self.faults.begin_weather(&mut self.world);
         let end = self.world.now().after(Duration::from_secs(10));
         while self.options.forms && self.world.now() < end && leader(&self.world).is_none() {
             let next = self.world.now().after(Duration::from_millis(50));
@@ -226,20 +242,21 @@ impl<'a> Life<'a> {
         self.pass(end)
     }
 
-    fn heal(&mut self, text: &str) {
+    pub(super) fn heal(&mut self, text: &str) {
         self.step(text);
         self.faults.heal(&mut self.world, &mut self.watch);
         self.load.set_busy(true, self.world.now());
     }
 
     /// Lets time pass: clients and faults act, and every step is looked at.
-    fn pass(&mut self, end: Time) -> Found {
+    pub(super) fn pass(&mut self, end: Time) -> Found {
         while self.world.now() < end {
             let acts = [self.load.next_at(), self.faults.next_at()];
             let next = acts.into_iter().flatten().min().map_or(end, |next| next.min(end));
             loop {
                 let went = self.world.step(next);
-                if self.world.has_news() {
+                // A sync that nobody speaks of is a step of the model.
+                if self.refinement.is_some() || self.world.has_news() {
                     self.look()?;
                 }
                 if !went {
@@ -247,6 +264,8 @@ impl<'a> Life<'a> {
                 }
             }
             self.load.act(&mut self.world);
+            // Before somebody crashes.
+            self.look()?;
             let tell = &mut *self.tell;
             self.faults.act(&mut self.world, &mut self.watch, &mut |at, text| {
                 tell(Told::Step { at, text });
@@ -261,7 +280,11 @@ impl<'a> Life<'a> {
     }
 
     fn look(&mut self) -> Found {
-        for happened in self.world.take_happened() {
+        let all = self.world.take_happened();
+        if let Some(refinement) = &mut self.refinement {
+            refinement.look(&self.world, &all).map_err(|text| (Invariant::Model, text))?;
+        }
+        for happened in all {
             let Happened { at, node, term, what } = &happened;
             self.hash.write_u64(at.0);
             self.hash.write_u64(u64::from(node.slot()) << 56 | term);
@@ -283,12 +306,13 @@ impl<'a> Life<'a> {
             self.watch.hear(&mut self.world, &said)?;
         }
         self.said = said;
+        self.watch.look_up_committed(&mut self.world)?;
         self.load.listen(&mut self.world, &mut self.watch)
     }
 
     // --- peace ---
 
-    fn timeouts(&self, count: u32) -> Duration {
+    pub(super) fn timeouts(&self, count: u32) -> Duration {
         self.options.world.election_timeout_max * count
     }
 
@@ -306,7 +330,7 @@ impl<'a> Life<'a> {
 
     /// A request that came since is committed. In the paper's Raft, one that an earlier leader
     /// appended waits for another one: so they come again and again.
-    fn commit(&mut self, since: usize, most: Duration, what: &str) -> Found {
+    pub(super) fn commit(&mut self, since: usize, most: Duration, what: &str) -> Found {
         let end = self.world.now().after(most);
         while self.load.requests[since..].iter().all(|request| request.ended.is_none()) {
             let left = end.since(self.world.now());
@@ -322,7 +346,7 @@ impl<'a> Life<'a> {
     /// Every client is answered, and all nodes have one log. A leader of the paper has no entry of
     /// its own, and commits earlier ones only with a client's: so one more client comes now and
     /// then.
-    fn agree(&mut self) -> Found {
+    pub(super) fn agree(&mut self) -> Found {
         self.load.close();
         self.load.come(self.world.now());
         let mut comes_at = self.world.now();
@@ -338,6 +362,34 @@ impl<'a> Life<'a> {
                 self.load.come(now);
             }
             self.pass(now.after(Duration::from_millis(20)))?;
+        }
+        Ok(())
+    }
+
+    /// A linearizable read at every node gives the whole log.
+    fn read_everywhere(&mut self) -> Found {
+        for id in self.world.node_ids() {
+            let op = self.world.read(id, false);
+            self.wait(self.timeouts(COMMIT_TIMEOUTS), "a read is not answered", |life| {
+                life.world.answer(op).is_some()
+            })?;
+            let Some(Answer::Read(values)) = self.world.answer(op).cloned() else {
+                let text =
+                    format!("{id} does not confirm a read: {}", states(&self.world).join("; "));
+                return Err((Invariant::Liveness, text));
+            };
+            self.world.forget(op);
+            let records = self.world.log(id).into_iter().flat_map(|entry| match entry.content {
+                LoggedContent::Records { values, .. } => values,
+                LoggedContent::Noop | LoggedContent::Readmit(_) | LoggedContent::Damaged => {
+                    Vec::new()
+                }
+            });
+            let next_seq = self.world.replica(id).map(tercet_replica::Replica::next_seq);
+            if !records.eq(values.iter().cloned()) || next_seq != Some(values.len() as u64 + 1) {
+                let text = format!("{id} reads {} records, and its log has others", values.len());
+                return Err((Invariant::Identity, text));
+            }
         }
         Ok(())
     }

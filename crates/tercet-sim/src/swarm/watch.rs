@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use tercet_raft::{DenyReason, Term};
-use tercet_raft::{DropReason, Event, Incarnation, Index, NodeId, RoleKind, invariants};
+use tercet_raft::{DropReason, Event, Incarnation, Index, LogPos, NodeId, RoleKind, invariants};
 use tercet_replica::gate::MessageKind;
 use tercet_replica::{Identity, IdentityState, Submitted};
 use tercet_wal::{HardState, MemDisk, Survive, Wal};
@@ -20,8 +20,16 @@ const ANSWERS: u64 = 40;
 /// One in so many acknowledgements is looked up on all platters.
 const ACKNOWLEDGEMENTS: u64 = 12;
 
+#[derive(Debug)]
+struct Committed {
+    by: NodeId,
+    index: Index,
+    term: Term,
+}
+
+/// Looks at a world step by step.
 #[derive(Debug, Default)]
-pub(crate) struct Watch {
+pub struct Watch {
     pub(crate) met: Met,
     /// Who leads each term.
     leaders: BTreeMap<u64, NodeId>,
@@ -47,6 +55,11 @@ pub(crate) struct Watch {
     damaged: BTreeSet<NodeId>,
     answers: u64,
     acknowledgements: u64,
+    /// One in so many commits of a leader is looked up; with 0, none is.
+    lookups: u64,
+    commits: u64,
+    /// What was committed since it was last looked up.
+    to_look_up: Vec<Committed>,
 }
 
 /// What is on a node's platter.
@@ -70,7 +83,28 @@ impl Platter {
     }
 }
 
+/// Who votes again is the one whom a committed Readmit names.
+fn look_at_readmission(world: &World, id: NodeId, pos: LogPos) -> Found {
+    let replica = world.replica(id);
+    let own = replica.map(|replica| replica.identity().incarnation);
+    let raft = replica.and_then(|replica| replica.raft());
+    let admitted = raft.and_then(|raft| raft.members().get(&id).copied());
+    if raft.is_some_and(|raft| raft.commit() < pos.index) {
+        let text = format!("{id} votes again by {pos}, which is not committed");
+        return Err((Invariant::MutedNodes, text));
+    }
+    if own != admitted {
+        let text = format!("{id} votes again as {own:?}, and {admitted:?} is admitted");
+        return Err((Invariant::MutedNodes, text));
+    }
+    Ok(())
+}
+
 impl Watch {
+    pub(crate) fn new(lookups: u64) -> Self {
+        Self { lookups, ..Self::default() }
+    }
+
     pub(crate) fn count(&mut self, what: &'static str) {
         *self.met.entry(what).or_default() += 1;
     }
@@ -78,7 +112,7 @@ impl Watch {
     // --- whose memory is whole ---
 
     /// A node's memory is taken away now.
-    pub(crate) fn mute(&mut self, id: NodeId, had: Option<&Identity>) {
+    pub fn mute(&mut self, id: NodeId, had: Option<&Identity>) {
         self.muted.insert(id, had.map(|identity| identity.incarnation));
     }
 
@@ -157,15 +191,20 @@ impl Watch {
 
     // --- what nodes do ---
 
-    pub(crate) fn look(&mut self, world: &World, happened: &Happened) -> Found {
+    /// Something happened in the world just now.
+    ///
+    /// # Errors
+    /// What it breaks, and how.
+    pub fn look(&mut self, world: &World, happened: &Happened) -> Found {
         let id = happened.node;
         match &happened.what {
             What::Core(event) => self.look_at_event(world, id, event)?,
             What::Warning(text) if text.contains("lost its memory") => {
                 self.count("a lost memory noticed");
                 if !self.is_muted(id) {
+                    let invariant = Invariant::of_complaint(text);
                     let text = format!("{id} says, though nobody touched its files: {text}");
-                    return Err((Invariant::Replica, text));
+                    return Err((invariant, text));
                 }
             }
             What::Stopped(text) => {
@@ -174,8 +213,9 @@ impl Watch {
                     self.count("a memory lost while it ran");
                 }
                 if !self.failing.remove(&id) && !self.is_muted(id) {
+                    let invariant = Invariant::of_complaint(text);
                     let text = format!("{id} stopped, though its disk works: {text}");
-                    return Err((Invariant::Replica, text));
+                    return Err((invariant, text));
                 }
             }
             What::Notice(text) if text.contains("cut short") => self.count("a torn tail cut"),
@@ -218,8 +258,15 @@ impl Watch {
                 let text = format!("{id} {event}, and had applied all up to {applied}");
                 return Err((Invariant::Monotonicity, text));
             }
-        } else if let Event::Readmitted { .. } = event {
+        } else if let Event::VoteGranted { .. } | Event::PreVoteGranted { .. } = event {
+            let identity = world.replica(id).map(|replica| replica.identity());
+            let is_mute = identity.is_some_and(|identity| identity.state != IdentityState::Voter);
+            if is_mute && !world.config().rules.trust_wiped {
+                return Err((Invariant::MutedNodes, format!("{id} is mute and votes: {event}")));
+            }
+        } else if let Event::Readmitted { pos } = event {
             self.count("a readmission");
+            look_at_readmission(world, id, *pos)?;
             let is_electing = |id: &NodeId| {
                 let role = world.replica(*id).and_then(|r| r.raft()).map(|raft| raft.role());
                 matches!(role, Some(RoleKind::Candidate | RoleKind::PreCandidate))
@@ -304,6 +351,15 @@ impl Watch {
                 return Err((Invariant::StateMachineSafety, text));
             }
         }
+        if leads && raft.role() == RoleKind::Leader {
+            self.commits += 1;
+            if let Some(term) = raft.term_at(to)
+                && self.lookups > 0
+                && self.commits.is_multiple_of(self.lookups)
+            {
+                self.to_look_up.push(Committed { by: id, index: to, term });
+            }
+        }
         if of_old_term {
             self.count("entries of an older term committed by a new leader");
         }
@@ -355,12 +411,20 @@ impl Watch {
             }
             *latest = (incarnation, term, kind);
         }
-        if kind == MessageKind::VoteReply && granted {
+        let votes_for = if kind == MessageKind::VoteReply && granted {
+            Some(to)
+        } else {
+            // Who asks has voted for itself.
+            (kind == MessageKind::Vote).then_some(from)
+        };
+        if let Some(to) = votes_for {
             let other = *self.votes.entry((from, incarnation, term)).or_insert(to);
             if other != to {
                 let text = format!("{from} votes in term {term} for {other} and for {to}");
                 return Err((Invariant::ElectionSafety, text));
             }
+        }
+        if kind == MessageKind::VoteReply && granted {
             self.look_up_vote(world, said)?;
         }
         if let Some(last) = holds {
@@ -408,16 +472,32 @@ impl Watch {
         if is_known && !self.acknowledgements.is_multiple_of(ACKNOWLEDGEMENTS) {
             return Ok(());
         }
-        self.count("durability looked up on the platter");
-        let mut holders = 0;
-        for id in world.node_ids() {
-            let holds = self.is_muted(id)
-                || Platter::of(world, id).is_some_and(|p| p.holds(done.index, done.term));
-            holders += usize::from(holds);
-        }
+        let holders = self.holders(world, done.index, done.term);
         if holders < needed {
             let text = format!("{done:?} was acknowledged, and only {holders} nodes hold it");
             return Err((Invariant::Durability, text));
+        }
+        Ok(())
+    }
+
+    /// How many nodes have an entry on their platters, or may have had it.
+    fn holders(&mut self, world: &mut World, index: u64, term: u64) -> usize {
+        self.count("durability looked up on the platter");
+        let ids = world.node_ids();
+        let holds = |id: &NodeId| {
+            self.is_muted(*id) || Platter::of(world, *id).is_some_and(|p| p.holds(index, term))
+        };
+        ids.into_iter().filter(holds).count()
+    }
+
+    /// What a leader has committed is synced on a majority at that moment.
+    pub(crate) fn look_up_committed(&mut self, world: &mut World) -> Found {
+        for Committed { by, index, term } in std::mem::take(&mut self.to_look_up) {
+            let holders = self.holders(world, index.0, term.0);
+            if holders < usize::from(quorum(world.config().nodes)) {
+                let text = format!("{by} commits {index}@{term}, and only {holders} nodes hold it");
+                return Err((Invariant::Durability, text));
+            }
         }
         Ok(())
     }

@@ -3,11 +3,6 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 #![allow(clippy::print_stderr, reason = "a test talks out loud")]
 
-pub(crate) mod chaos;
-pub(crate) mod clients;
-pub(crate) mod judge;
-pub(crate) mod watch;
-
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
@@ -16,7 +11,7 @@ use tercet_raft::{NodeId, RoleKind};
 use tercet_replica::prepare::prepare;
 use tercet_replica::{Identity, IdentityState, Submitted};
 use tercet_sim::{Answer, OpId, World, WorldConfig};
-use tercet_wal::{Disk, HardState, MemDisk, Survive, Wal};
+use tercet_wal::{Disk, HardState, Survive};
 
 /// What is taken away from a node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -215,12 +210,4 @@ pub(crate) fn converged(world: &World) -> bool {
     };
     let ends: Vec<_> = world.node_ids().into_iter().map(end).collect();
     leader(world).is_some() && ends[0].is_some() && ends.iter().all(|end| *end == ends[0])
-}
-
-/// What a node is sure to hold after a power cut: looked up on the platter, not in the cache.
-pub(crate) fn is_durable(world: &mut World, id: NodeId, index: u64, term: u64) -> bool {
-    let options = world.config().wal();
-    let mut disk: MemDisk = world.disk(id).after_crash(Survive::None);
-    let Ok((wal, _)) = Wal::open(&mut disk, options) else { return false };
-    index <= wal.last_index() && wal.header(&disk, index).is_ok_and(|header| header.term == term)
 }
