@@ -7,6 +7,7 @@
 
 mod dependencies;
 mod fuzz;
+mod mutants;
 mod seeded;
 mod tables;
 
@@ -65,6 +66,8 @@ enum Task {
         #[arg(long)]
         fast: bool,
     },
+    /// Put small mistakes into the core and the log, one at a time: does a test fail by each? Hours
+    Mutants(mutants::Args),
     /// Coverage-guided runs of everything that reads foreign bytes (fuzz/README.md)
     Fuzz {
         /// Only this target; may be given several times
@@ -97,6 +100,7 @@ fn main() -> ExitCode {
         Task::SeededBugs { bug, budget, starts, fast } => {
             seeded::run(bug.as_deref(), budget, starts, fast)
         }
+        Task::Mutants(args) => mutants::run(&args),
         Task::Fuzz { targets, seconds, jobs, update } => {
             fuzz::run(&fuzz::Options { targets, seconds, jobs, update })
         }

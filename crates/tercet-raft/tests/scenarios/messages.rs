@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use tercet_raft::Profile::{Modern, Paper};
 use tercet_raft::{
-    ConflictHint, DropReason, Envelope, Event, Incarnation, Index, Input, LogPos, Message,
-    RoleKind, Rules, Term,
+    ConflictHint, DropReason, EntryKind, EntryMeta, Envelope, Event, Incarnation, Index, Input,
+    LogPos, Message, RoleKind, Rules, Term,
 };
 
 use crate::support::{Net, accepted, node};
@@ -200,4 +200,67 @@ fn appends_in_any_order_and_twice() {
         assert_eq!(net.applied(1)[1..], payloads, "{order:?}");
         assert_eq!(net.terms(1), net.terms(2), "{order:?}");
     }
+}
+
+fn append_of(from: u8, term: u64, prev: LogPos, terms: &[u64]) -> Input {
+    let meta = |term: &u64| EntryMeta { term: Term(*term), kind: EntryKind::Payload };
+    let entries = terms.iter().map(meta).collect();
+    Input::Receive(Envelope {
+        from: node(from),
+        from_incarnation: Incarnation(u128::from(from)),
+        to: node(1),
+        to_incarnation: None,
+        term: Term(term),
+        message: Message::Append { prev, entries, commit: Index::ZERO, round: 1 },
+    })
+}
+
+fn malformed(net: &Net, slot: u8) -> usize {
+    net.count(slot, |event| matches!(event, Event::Dropped { why: DropReason::Malformed, .. }))
+}
+
+/// Terms do not decrease along a log, none is later than that of its leader, and only the place
+/// before the first entry has term 0 (§5.3). What contradicts that is no log, and is not stored.
+#[test]
+fn entries_that_no_leader_has_are_dropped() {
+    let cases: [(LogPos, &[u64]); 8] = [
+        (LogPos::new(2, 1), &[1]),
+        (LogPos::new(1, 1), &[2, 1]),
+        (LogPos::new(0, 0), &[0]),
+        (LogPos::new(0, 0), &[0, 1]),
+        (LogPos::new(1, 1), &[2, 4]),
+        (LogPos::new(4, 1), &[]),
+        (LogPos::new(0, 1), &[1]),
+        (LogPos::new(1, 0), &[1]),
+    ];
+    for (prev, terms) in cases {
+        let mut net = Net::new(3, Modern);
+        net.given(1, 3, &[1]);
+        net.step(1, append_of(2, 3, prev, terms));
+        assert_eq!(malformed(&net, 1), 1, "{terms:?} behind {prev}");
+        assert_eq!((net.terms(1), net.raft(1).leader()), (vec![1], None));
+        assert!(net.wire.is_empty(), "no answer to {terms:?} behind {prev}");
+    }
+    let mut net = Net::new(3, Modern);
+    net.given(1, 3, &[1]);
+    net.step(1, append_of(2, 3, LogPos::new(1, 1), &[1, 2, 3]));
+    assert_eq!((net.terms(1), malformed(&net, 1)), (vec![1, 1, 2, 3], 0));
+    net.step(1, append_of(2, 3, LogPos::ORIGIN, &[1, 1, 2, 3]));
+    assert_eq!((net.terms(1), malformed(&net, 1)), (vec![1, 1, 2, 3], 0), "it has them all");
+}
+
+/// Election Safety: of two that lead one term, one is not what it says. Nobody follows both, and
+/// a leader follows none.
+#[test]
+fn a_second_leader_of_a_term_is_not_heard() {
+    let mut net = Net::new(3, Modern);
+    net.step(1, append_of(2, 1, LogPos::ORIGIN, &[1]));
+    net.step(1, append_of(3, 1, LogPos::ORIGIN, &[1, 1]));
+    assert_eq!((malformed(&net, 1), net.terms(1)), (1, vec![1]));
+    assert_eq!(net.raft(1).leader(), Some(node(2)));
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.step(1, append_of(3, 1, LogPos::new(1, 1), &[1]));
+    assert_eq!((malformed(&net, 1), net.terms(1)), (1, vec![1]));
+    assert_eq!(role(&net, 1), (RoleKind::Leader, 1));
 }
