@@ -355,3 +355,50 @@ fn a_leader_whose_disk_stalls_steps_down() {
     net.run_ms(2000);
     assert_eq!(role(&net, 1).0, RoleKind::Leader);
 }
+
+/// A node whose disk is stuck could not even vote for itself: it does not disturb the others, and
+/// tries again when its disk is back. By the paper it campaigns all the same.
+#[test]
+fn a_node_whose_disk_stalls_does_not_campaign() {
+    for (profile, asks) in [(Modern, false), (Paper, true)] {
+        let mut net = Net::new(3, profile);
+        net.elect(1);
+        net.slow(2, true);
+        net.submit(1);
+        let campaigns = |net: &mut Net| {
+            net.clear_events();
+            net.step(2, Input::Campaign);
+            let asked =
+                net.count(2, |event| matches!(event.kind(), "pre_vote_asked" | "vote_asked"));
+            assert!(net.raft(2).poll_timeout() > Some(net.now), "its timer runs anew");
+            asked == 1
+        };
+        net.now = net.now.after(Duration::from_millis(299));
+        assert!(campaigns(&mut net), "{profile:?}: a slow disk is not a stuck one");
+        net.now = net.now.after(Duration::from_millis(1));
+        assert_eq!(campaigns(&mut net), asks, "{profile:?}");
+        net.sync(2);
+        assert!(campaigns(&mut net), "{profile:?}: the disk is back");
+    }
+}
+
+/// Thesis §9.6: a yes is an answer to one question. One to an earlier question does not help a node
+/// to campaign in a later term.
+#[test]
+fn a_late_yes_to_a_pre_vote_does_not_count() {
+    let mut net = Net::new(3, Modern);
+    net.step(1, Input::Campaign);
+    net.settle_only(|envelope| envelope.from == node(1));
+    let late = net.take_wire(|_| true);
+    assert_eq!(late.len(), 2);
+    net.given(1, 5, &[]);
+    net.step(1, Input::Campaign);
+    net.wire.clear();
+    for packet in late {
+        net.deliver(packet);
+    }
+    assert_eq!(role(&net, 1), (RoleKind::PreCandidate, 5), "they spoke of term 1");
+    net.step(1, Input::Campaign);
+    net.settle();
+    assert_eq!(role(&net, 1), (RoleKind::Leader, 6));
+}

@@ -264,3 +264,38 @@ fn a_second_leader_of_a_term_is_not_heard() {
     assert_eq!((malformed(&net, 1), net.terms(1)), (1, vec![1]));
     assert_eq!(role(&net, 1), (RoleKind::Leader, 1));
 }
+
+/// A heartbeat names only what its receiver has acknowledged: a node that holds less has lost
+/// something without knowing it, says so, and answers nothing. Where a rule is switched off without
+/// which nodes acknowledge what they do not keep, it means nothing.
+#[test]
+fn a_node_finds_that_it_forgot() {
+    let rules = Rules::default();
+    for (rules, finds) in [
+        (rules, true),
+        (Rules { trust_wiped: true, ..rules }, false),
+        (Rules { truncate_always: true, ..rules }, false),
+        (Rules { speak_before_durable: true, ..rules }, false),
+    ] {
+        let mut net = Net::with_rules(3, Modern, rules);
+        net.given(1, 1, &[1, 1]);
+        for (commit, holds) in [(0, true), (2, true), (3, false)] {
+            net.step(
+                1,
+                Input::Receive(Envelope {
+                    from: node(2),
+                    from_incarnation: Incarnation(2),
+                    to: node(1),
+                    to_incarnation: None,
+                    term: Term(1),
+                    message: Message::Heartbeat { commit: Index(commit), round: 1 },
+                }),
+            );
+            let is_forgotten = finds && !holds;
+            assert_eq!(net.nodes[&node(1)].forgot, is_forgotten, "{rules:?} {commit}");
+            let answers = net.take_wire(|envelope| envelope.to == node(2)).len();
+            assert_eq!(answers, usize::from(!is_forgotten), "{rules:?} {commit}");
+        }
+        assert_eq!(commit(&net, 1), 2);
+    }
+}

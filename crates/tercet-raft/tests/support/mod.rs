@@ -473,7 +473,7 @@ impl Net {
 
     /// Delivers everything that is on the wire, and what follows from it.
     pub(crate) fn settle(&mut self) {
-        let mut budget = 100_000;
+        let mut budget = 20_000;
         while let Some(packet) = self.wire.pop_front() {
             self.deliver(packet);
             budget -= 1;
@@ -505,7 +505,10 @@ impl Net {
     pub(crate) fn run(&mut self, duration: Duration) {
         let end = self.now.after(duration);
         self.settle();
+        let mut budget = 20_000;
         while let Some(due) = self.next_timeout().filter(|due| *due <= end) {
+            budget -= 1;
+            assert!(budget > 0, "a timer that fired is set anew");
             self.now = self.now.max(due);
             let slots: Vec<u8> = self.nodes.keys().map(|id| id.slot()).collect();
             for slot in slots {
