@@ -391,14 +391,14 @@ fn a_late_yes_to_a_pre_vote_does_not_count() {
     net.settle_only(|envelope| envelope.from == node(1));
     let late = net.take_wire(|_| true);
     assert_eq!(late.len(), 2);
-    net.given(1, 5, &[]);
+    net.given(1, 1, &[]);
     net.step(1, Input::Campaign);
     net.wire.clear();
     for packet in late {
         net.deliver(packet);
     }
-    assert_eq!(role(&net, 1), (RoleKind::PreCandidate, 5), "they spoke of term 1");
+    assert_eq!(role(&net, 1), (RoleKind::PreCandidate, 1), "they spoke of term 1");
     net.step(1, Input::Campaign);
     net.settle();
-    assert_eq!(role(&net, 1), (RoleKind::Leader, 6));
+    assert_eq!(role(&net, 1), (RoleKind::Leader, 2));
 }

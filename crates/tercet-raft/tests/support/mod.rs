@@ -13,6 +13,9 @@ use tercet_raft::{
     Proposal, ProposalId, Raft, Recovered, RoleKind, Rules, Term, Time, Write, WriteId,
 };
 
+/// After so many messages, or timers, something goes round in circles.
+const SETTLE_MAX: u32 = 20_000;
+
 pub(crate) fn node(slot: u8) -> NodeId {
     NodeId::new(slot).unwrap()
 }
@@ -473,7 +476,7 @@ impl Net {
 
     /// Delivers everything that is on the wire, and what follows from it.
     pub(crate) fn settle(&mut self) {
-        let mut budget = 20_000;
+        let mut budget = SETTLE_MAX;
         while let Some(packet) = self.wire.pop_front() {
             self.deliver(packet);
             budget -= 1;
@@ -483,9 +486,12 @@ impl Net {
 
     /// Delivers only what `keep` says, in order; the rest stays on the wire.
     pub(crate) fn settle_only(&mut self, keep: impl Fn(&Envelope) -> bool) {
+        let mut budget = SETTLE_MAX;
         while let Some(at) = self.wire.iter().position(|packet| keep(&packet.envelope)) {
             let packet = self.wire.remove(at).unwrap();
             self.deliver(packet);
+            budget -= 1;
+            assert!(budget > 0, "the network comes to rest");
         }
     }
 
@@ -505,7 +511,7 @@ impl Net {
     pub(crate) fn run(&mut self, duration: Duration) {
         let end = self.now.after(duration);
         self.settle();
-        let mut budget = 20_000;
+        let mut budget = SETTLE_MAX;
         while let Some(due) = self.next_timeout().filter(|due| *due <= end) {
             budget -= 1;
             assert!(budget > 0, "a timer that fired is set anew");
