@@ -138,10 +138,8 @@ impl Raft {
     /// same.
     fn learn_commit(&mut self, commit: Index) {
         let term = self.hard_state.term;
-        if let Role::Quarantined(quarantine) = &mut self.role
-            && (term, commit) > quarantine.told
-        {
-            quarantine.told = (term, commit);
+        if let Role::Quarantined(quarantine) = &mut self.role {
+            quarantine.told = quarantine.told.max((term, commit));
         }
         self.advance_commit(commit);
     }

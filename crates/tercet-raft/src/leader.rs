@@ -450,9 +450,8 @@ impl Raft {
             self.maybe_commit();
             self.maybe_hand_over();
         }
-        let has_more = is_modern || next <= self.log.last().index;
         // Before a damaged one the next heartbeat is soon enough.
-        if has_more && !self.is_faulty(next) {
+        if next <= self.log.last().index && !self.is_faulty(next) {
             self.send_entries(from);
         }
         // A node that waits to leave quarantine must hear that its Readmit is committed.
@@ -487,7 +486,7 @@ impl Raft {
         let Some(peer) = leader.peers.get_mut(&from) else { return };
         let acknowledged = peer.matched;
         let is_short = matches!(hint, ConflictHint::TooShort { last } if last < acknowledged);
-        if prev.index <= acknowledged && acknowledged > Index::ZERO || is_short {
+        if prev.index <= acknowledged || is_short {
             // An old answer; or the peer has lost what it had acknowledged, and does not know. It
             // finds out by a heartbeat, which names that.
             let commit = acknowledged.min(commit);

@@ -219,7 +219,6 @@ impl Raft {
         outcome: FetchOutcome,
     ) {
         let (own_term, peers) = (self.hard_state.term, self.peers());
-        let soon = self.now.after(self.config.heartbeat_interval);
         let later = self.now.after(self.config.election_timeout_max);
         if !self.log.contains(pos) {
             return;
@@ -238,10 +237,8 @@ impl Raft {
                 return;
             }
             FetchOutcome::Absent if term < own_term => {
-                // Does not count: it may yet acknowledge the entry to the leader of that term.
-                if wanted.asked == Some(from) {
-                    wanted.ask_at = soon;
-                }
+                // Does not count: it may yet acknowledge the entry to the leader of that term. It
+                // is asked again in its turn.
                 return;
             }
             FetchOutcome::Absent => {

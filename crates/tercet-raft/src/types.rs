@@ -260,3 +260,35 @@ pub struct EntryMeta {
     /// What it is for.
     pub kind: EntryKind,
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        /// Against a set that is slower.
+        #[test]
+        fn a_set_of_nodes(ops in proptest::collection::vec((any::<bool>(), 1..=NodeId::MAX), 0..40)) {
+            let (mut nodes, mut slow) = (NodeSet::EMPTY, BTreeSet::new());
+            for (adds, slot) in ops {
+                let node = NodeId::new(slot).unwrap();
+                if adds {
+                    prop_assert_eq!(nodes.insert(node), slow.insert(node));
+                } else {
+                    nodes.remove(node);
+                    slow.remove(&node);
+                }
+                prop_assert!(nodes.iter().eq(slow.iter().copied()));
+                prop_assert_eq!(nodes, slow.iter().copied().collect());
+                prop_assert_eq!((nodes.len(), nodes.is_empty()), (slow.len(), slow.is_empty()));
+                for node in (1..=NodeId::MAX).filter_map(NodeId::new) {
+                    prop_assert_eq!(nodes.contains(node), slow.contains(&node));
+                }
+            }
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tercet_raft::Profile::{Modern, Paper};
 use tercet_raft::{
     DenyReason, Envelope, Event, Incarnation, Index, Input, LogPos, Message, Refusal, RoleKind,
-    Rules, Term,
+    Rules, Term, WriteId,
 };
 
 use crate::support::{Net, node};
@@ -317,9 +317,34 @@ fn leader_stickiness_ignores_higher_terms() {
 
     let mut net = Net::new(3, Modern);
     net.elect(1);
-    net.now = net.now.after(Duration::from_millis(151));
+    net.beat(1);
+    net.now = net.now.after(Duration::from_millis(149));
+    net.step(2, ask(2, false));
+    assert_eq!((net.raft(2).term(), voted_for(&net, 2)), (Term(1), Some(1)), "n1 was heard");
+    net.now = net.now.after(Duration::from_millis(1));
     net.step(2, ask(2, false));
     assert_eq!((net.raft(2).term(), voted_for(&net, 2)), (Term(9), Some(3)), "n1 is silent");
+
+    // Figure 2 has no such rule; and without the check for a majority it would keep a leader that
+    // leads nobody.
+    let no_check_quorum = Rules { no_check_quorum: true, ..Rules::default() };
+    for (profile, rules) in [(Paper, Rules::default()), (Modern, no_check_quorum)] {
+        let mut net = Net::with_rules(3, profile, rules);
+        net.elect(1);
+        net.beat(1);
+        let last = net.raft(2).last();
+        net.step(2, ask(2, false));
+        assert_eq!((net.raft(2).term(), voted_for(&net, 2)), (Term(9), Some(3)), "{last}");
+    }
+
+    // In the leader's own term it is the vote that decides.
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.clear_events();
+    let Input::Receive(mut envelope) = ask(2, false) else { unreachable!() };
+    envelope.term = Term(1);
+    net.step(2, Input::Receive(envelope));
+    assert_eq!(denials(&net, 2), [DenyReason::AlreadyVoted { to: node(1) }]);
 }
 
 /// A leader that cannot write would keep the others from electing one that can: it steps down, and
@@ -401,4 +426,71 @@ fn a_late_yes_to_a_pre_vote_does_not_count() {
     net.step(1, Input::Campaign);
     net.settle();
     assert_eq!(role(&net, 1), (RoleKind::Leader, 2));
+}
+
+/// A candidate's own vote counts when it is durable, and not by the report of an earlier write.
+#[test]
+fn a_candidate_waits_for_its_own_vote() {
+    let mut net = Net::new(1, Paper);
+    net.slow(1, true);
+    net.step(1, Input::Campaign);
+    net.step(1, Input::Durable { write: WriteId(0) });
+    assert_eq!(role(&net, 1), (RoleKind::Candidate, 1));
+    assert!(!net.raft(1).is_synced());
+    net.sync(1);
+    assert_eq!(role(&net, 1), (RoleKind::Leader, 1));
+    assert!(net.raft(1).is_synced());
+    assert_eq!(net.raft(1).hard_state().vote, Some(node(1)));
+    assert_eq!(net.raft(1).hard_state().term, Term(1));
+}
+
+/// Who leads is in touch; who hears a leader is, for an election timeout; who hears nobody is not.
+#[test]
+fn who_is_in_touch() {
+    let in_touch = |net: &Net| [1, 2, 3].map(|slot| net.raft(slot).is_in_touch());
+    let mut net = Net::new(3, Modern);
+    assert_eq!(in_touch(&net), [false, false, false]);
+    net.elect(1);
+    assert_eq!(in_touch(&net), [true, true, true]);
+    net.cut_off(&[3]);
+    net.now = net.now.after(Duration::from_millis(300));
+    net.step(3, Input::FreezeElectionTimer { frozen: true });
+    assert!(net.raft(3).is_in_touch());
+    net.now = net.now.after(Duration::from_millis(1));
+    net.step(3, Input::FreezeElectionTimer { frozen: true });
+    assert!(!net.raft(3).is_in_touch());
+    // A leader needs to have heard nobody.
+    let mut net = Net::new(1, Modern);
+    net.elect(1);
+    assert!(net.raft(1).is_in_touch());
+}
+
+/// Whom the leader asks to take over campaigns at once; but not who leads already, and not who
+/// knows that nobody would vote for its log.
+#[test]
+fn who_is_asked_to_take_over() {
+    let asked = |net: &mut Net, slot: u8| {
+        let term = net.raft(slot).term();
+        net.step(
+            slot,
+            Input::Receive(Envelope {
+                from: node(3),
+                from_incarnation: Incarnation(3),
+                to: node(slot),
+                to_incarnation: None,
+                term,
+                message: Message::TimeoutNow,
+            }),
+        );
+        role(net, slot).0
+    };
+    let mut net = Net::new(3, Modern);
+    assert_eq!(asked(&mut net, 1), RoleKind::Candidate);
+    net.elect(1);
+    assert_eq!(asked(&mut net, 1), RoleKind::Leader);
+    net.floor = LogPos::new(1, 3);
+    net.given(2, 2, &[1, 1]);
+    assert_eq!(asked(&mut net, 2), RoleKind::Follower);
+    net.given(2, 2, &[1, 1, 1]);
+    assert_eq!(asked(&mut net, 2), RoleKind::Candidate);
 }

@@ -14,6 +14,7 @@ mod repair;
 mod replication;
 #[path = "../support/mod.rs"]
 mod support;
+mod timers;
 
 use support::{Net, node};
 use tercet_raft::{DenyReason, Event, NodeId, RoleKind};

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use tercet_raft::Profile::{Modern, Paper};
+use tercet_raft::ProgressKind::{Probe, Replicate};
 use tercet_raft::{
-    ConflictHint, DropReason, EntryKind, EntryMeta, Envelope, Event, Incarnation, Index, Input,
-    LogPos, Message, RoleKind, Rules, Term,
+    AppendOutcome, ConflictHint, DropReason, EntryKind, EntryMeta, Envelope, Event, FetchOutcome,
+    Incarnation, Index, Input, LogPos, Message, RoleKind, Rules, Term,
 };
 
 use crate::support::{Net, accepted, node};
@@ -30,10 +31,17 @@ fn a_late_append_cuts_nothing() {
         net.settle();
         net.submit(1);
         let before = net.terms(2);
+        let again = late.last().unwrap().clone();
         for packet in late {
             net.deliver(packet);
         }
         assert_eq!(net.terms(2) == before, !truncate_always, "the rule keeps what came later");
+        // What is here already is not written again, and there is nothing left to cut.
+        net.slow(2, true);
+        let cuts = net.count(2, |event| event.kind() == "truncated");
+        net.deliver(again);
+        assert_eq!(net.pending_writes(2), []);
+        assert_eq!(net.count(2, |event| event.kind() == "truncated"), cuts);
     }
 }
 
@@ -71,6 +79,7 @@ fn old_answers_move_nothing() {
     net.elect(1);
     net.submit(1);
     net.submit(1);
+    net.clear_events();
     let status = |net: &Net| net.raft(1).status().peers;
     let before = status(&net);
     let round = 1;
@@ -84,12 +93,14 @@ fn old_answers_move_nothing() {
     };
     let prev = LogPos::new(1, 1);
     let hint = ConflictHint::TooShort { last: Index(0) };
-    net.step(1, Input::Receive(answer(tercet_raft::AppendOutcome::Rejected { prev, hint })));
+    net.step(1, Input::Receive(answer(AppendOutcome::Rejected { prev, hint })));
     net.step(1, Input::Receive(answer(accepted(1))));
+    net.step(1, Input::Receive(answer(accepted(3))));
     let matched = |peers: &[tercet_raft::PeerStatus]| {
-        peers.iter().map(|peer| (peer.node, peer.matched, peer.next)).collect::<Vec<_>>()
+        peers.iter().map(|p| (p.node, p.kind, p.matched, p.next)).collect::<Vec<_>>()
     };
     assert_eq!(matched(&status(&net)), matched(&before));
+    assert_eq!(net.count(1, |event| event.kind() == "matchindex"), 0, "nothing moved");
     // One that claims more than there is, is dropped in words.
     net.step(1, Input::Receive(answer(accepted(99))));
     assert_eq!(
@@ -298,4 +309,206 @@ fn a_node_finds_that_it_forgot() {
         }
         assert_eq!(commit(&net, 1), 2);
     }
+}
+
+/// A node lost the end of its log and does not know. The leader, which it had told that it holds
+/// more, sees that from a refusal, and names what was acknowledged in a heartbeat. A refusal that is
+/// nothing special costs no heartbeat.
+#[test]
+fn a_leader_notices_that_a_node_forgot() {
+    for (is_pipelined, lost) in [(false, 2), (true, 2), (false, 0), (true, 0)] {
+        let mut net = Net::new(3, Modern);
+        net.elect(1);
+        for _ in 0..3 {
+            net.submit(1);
+        }
+        net.beat(1);
+        net.crash(2);
+        let disk = &mut net.node_mut(2).disk;
+        disk.log.truncate(4 - lost);
+        net.restart(2);
+        net.propose(1);
+        if is_pipelined {
+            net.take_wire(|envelope| envelope.to == node(2));
+            net.propose(1);
+        }
+        // A node that finds that it forgot says nothing more.
+        for _ in 0..20 {
+            if let Some(packet) = net.wire.pop_front()
+                && !net.nodes[&node(2)].forgot
+            {
+                net.deliver(packet);
+            }
+        }
+        assert_eq!(net.nodes[&node(2)].forgot, lost > 0, "{is_pipelined} {lost}");
+    }
+    let mut net = Net::new(3, Modern);
+    net.given(1, 3, &[1, 1, 3]);
+    net.given(2, 3, &[1, 2, 2, 2]);
+    net.elect(1);
+    assert_eq!((net.refusals(2), net.terms(2)), (1, net.terms(1)));
+    let beats = net.wire_log.iter().filter(|message| matches!(message, Message::Heartbeat { .. }));
+    assert_eq!(beats.count(), 2, "the first ones of the new leader, one to each");
+}
+
+/// While nothing happens, a round costs a message to each peer and one back, and no more.
+#[test]
+fn an_idle_leader_sends_heartbeats_alone() {
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.beat(1);
+    for _ in 0..3 {
+        net.wire_log.clear();
+        net.beat(1);
+        let beats = |message: &&Message| matches!(message, Message::Heartbeat { .. });
+        assert_eq!(net.wire_log.iter().filter(beats).count(), 2);
+        assert_eq!(net.wire_log.len(), 4, "{:?}", net.wire_log);
+    }
+}
+
+/// A peer that answers a probe gets what came since at once, not with the next heartbeat.
+#[test]
+fn what_came_while_a_probe_was_away_follows_it() {
+    for profile in [Modern, Paper] {
+        let mut net = Net::new(3, profile);
+        net.elect(1);
+        net.propose(1);
+        net.propose(1);
+        net.settle();
+        assert_eq!(net.terms(2), net.terms(1), "{profile:?}");
+    }
+}
+
+/// A link that was lost took with it what was on its way: all of it is sent again.
+#[test]
+fn a_lost_link_loses_what_was_on_its_way() {
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.propose(1);
+    net.propose(1);
+    net.wire.clear();
+    assert_eq!(net.peer(1, 2).inflight_bytes, 200);
+    for _ in 0..2 {
+        net.step(1, Input::LinkLost { peer: node(2) });
+        let peer = net.peer(1, 2);
+        assert_eq!((peer.kind, peer.next, peer.matched), (Probe, Index(3), Index(2)));
+        assert_eq!(peer.inflight_bytes, 0);
+        assert!(net.wire.is_empty(), "the link is down: not before the next heartbeat");
+    }
+    net.beat(1);
+    assert_eq!(net.terms(2), net.terms(1));
+    assert_eq!((net.peer(1, 2).kind, commit(&net, 1)), (Replicate, 4));
+    // Looking for the place where the logs agree, it goes on where it was.
+    let mut net = Net::new(3, Modern);
+    net.given(1, 3, &[1, 1, 3, 3]);
+    net.given(2, 3, &[1, 2, 2, 2]);
+    net.elect(1);
+    net.cut_off(&[2]);
+    net.crash(2);
+    net.given(2, 3, &[1]);
+    net.heal();
+    let before = net.peer(1, 2);
+    net.step(1, Input::LinkLost { peer: node(2) });
+    assert_eq!(net.peer(1, 2).next, before.next);
+}
+
+/// One probe at a time: what a peer that does not answer might miss is not sent to it.
+#[test]
+fn a_silent_peer_is_probed_by_one_message() {
+    let mut net = Net::new(3, Modern);
+    net.crash(3);
+    net.elect(1);
+    for _ in 0..3 {
+        net.submit(1);
+    }
+    let peer = net.peer(1, 3);
+    assert_eq!((peer.kind, peer.next, peer.inflight_bytes), (Probe, Index(1), 0));
+    assert!(!peer.active);
+    assert!(net.peer(1, 2).active);
+}
+
+/// Numbers that nobody reached by counting are no numbers of ours: sums with them would not be
+/// numbers any more.
+#[test]
+fn numbers_that_nobody_counted_to_are_dropped() {
+    const BIG: u64 = (1 << 60) + 1;
+    let at = |n| LogPos::new(1, n);
+    let append = |prev, commit, round| {
+        let (commit, entries) = (Index(commit), Vec::new());
+        Message::Append { prev, entries, commit, round }
+    };
+    let heartbeat = |commit, round| Message::Heartbeat { commit: Index(commit), round };
+    let reply = |round, outcome| Message::AppendReply { round, outcome };
+    let rejected = |prev, hint| AppendOutcome::Rejected { prev, hint };
+    let short = |last| ConflictHint::TooShort { last: Index(last) };
+    let other = |term, first| ConflictHint::Term { term: Term(term), first: Index(first) };
+    let whole = |term| FetchOutcome::Whole(EntryMeta { term: Term(term), kind: EntryKind::Noop });
+    let messages = |n: u64| {
+        [
+            Message::PreVote { last: at(n) },
+            Message::Vote { last: at(n), transfer: false },
+            append(at(n), 1, 1),
+            append(at(1), n, 1),
+            append(at(1), 1, n),
+            heartbeat(n, 1),
+            heartbeat(1, n),
+            reply(n, accepted(1)),
+            reply(1, accepted(n)),
+            reply(1, rejected(at(n), short(1))),
+            reply(1, rejected(at(1), short(n))),
+            reply(1, rejected(at(1), other(n, 1))),
+            reply(1, rejected(at(1), other(1, n))),
+            Message::LearnerReply { outcome: Some(accepted(n)) },
+            Message::HeartbeatReply { round: n },
+            Message::ReadIndexReply { id: 1, index: Some(Index(n)) },
+            Message::Fetch { pos: at(n) },
+            Message::FetchReply { pos: at(n), outcome: whole(1) },
+            Message::FetchReply { pos: at(1), outcome: whole(n) },
+        ]
+    };
+    let is_dropped = |term, message: &Message| {
+        let mut net = Net::new(3, Modern);
+        net.given(1, 1, &[1, 1]);
+        let (from, from_incarnation) = (node(2), Incarnation(2));
+        let (to, to_incarnation, term) = (node(1), None, Term(term));
+        let message = message.clone();
+        let envelope = Envelope { from, from_incarnation, to, to_incarnation, term, message };
+        net.step(1, Input::Receive(envelope));
+        malformed(&net, 1) == 1
+    };
+    for (small, big) in messages(1).into_iter().zip(messages(BIG)) {
+        assert!(!is_dropped(1, &small), "{small:?}");
+        assert!(is_dropped(1, &big), "{big:?}");
+        assert!(is_dropped(BIG, &small), "{small:?} of a term that never was");
+    }
+}
+
+/// A message is for one node, and where it names a disk, for that disk.
+#[test]
+fn messages_for_others_are_dropped() {
+    let asked = |to: u8, to_incarnation: Option<u128>| {
+        let mut net = Net::new(3, Modern);
+        net.step(
+            1,
+            Input::Receive(Envelope {
+                from: node(2),
+                from_incarnation: Incarnation(2),
+                to: node(to),
+                to_incarnation: to_incarnation.map(Incarnation),
+                term: Term(1),
+                message: Message::PreVote { last: LogPos::ORIGIN },
+            }),
+        );
+        let not_mine =
+            |event: &Event| matches!(event, Event::Dropped { why: DropReason::NotForMe, .. });
+        (net.count(1, not_mine), net.wire.len())
+    };
+    assert_eq!(asked(1, None), (0, 1));
+    assert_eq!(asked(1, Some(1)), (0, 1));
+    assert_eq!(asked(1, Some(9)), (1, 0));
+    assert_eq!(asked(3, None), (1, 0));
+    assert_eq!(asked(3, Some(1)), (1, 0));
+    assert_eq!(asked(3, Some(3)), (1, 0));
 }

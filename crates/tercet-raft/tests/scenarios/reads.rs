@@ -181,3 +181,60 @@ fn a_followers_read_always_ends() {
     net.barrier(3, 9);
     assert_eq!(ended(&net), [(9, None)]);
 }
+
+/// A late answer to an earlier question answers no later one: what is committed may have moved on.
+#[test]
+fn an_answer_to_an_earlier_question_is_none_to_a_later_one() {
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.barrier(3, 7);
+    net.settle_only(|envelope| envelope.to != node(3));
+    let late = net.take_wire(|envelope| matches!(envelope.message, Message::ReadIndexReply { .. }));
+    assert_eq!(late.len(), 1);
+    net.step(3, Input::LinkLost { peer: node(1) });
+    assert_eq!(net.nodes[&node(3)].barriers, [(7, None)]);
+    net.submit(1);
+    net.barrier(3, 8);
+    for packet in late {
+        net.deliver(packet);
+    }
+    assert_eq!(net.nodes[&node(3)].barriers.len(), 1, "it spoke of an earlier log");
+    net.settle();
+    assert_eq!(net.nodes[&node(3)].barriers[1..], [(8, Some(Index(3)))]);
+    // A link that was lost to somebody else is nothing to a read.
+    net.barrier(3, 9);
+    net.step(3, Input::LinkLost { peer: node(2) });
+    net.settle();
+    assert_eq!(net.nodes[&node(3)].barriers[2..], [(9, Some(Index(3)))]);
+}
+
+/// Thesis §3.10: who lags is asked to take over when it is level, once; without a name it is one
+/// that answers.
+#[test]
+fn who_takes_over_is_level_and_alive() {
+    let is_asked = |envelope: &tercet_raft::Envelope| envelope.message == Message::TimeoutNow;
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.slow(3, true);
+    net.submit(1);
+    net.step(1, Input::TransferLeadership { to: Some(node(3)) });
+    assert!(net.take_wire(is_asked).is_empty(), "its disk does not have all");
+    net.settle();
+    assert_eq!(net.leader(), Some(1));
+    net.slow(3, false);
+    net.sync(3);
+    net.settle_only(|envelope| envelope.to == node(1));
+    assert_eq!(net.take_wire(is_asked).len(), 1);
+
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.crash(3);
+    net.run_ms(400);
+    assert_eq!(net.peer(1, 2).matched, net.peer(1, 3).matched);
+    net.step(1, Input::TransferLeadership { to: None });
+    net.settle();
+    assert_eq!(net.leader(), Some(2));
+}

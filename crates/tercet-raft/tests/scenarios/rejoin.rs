@@ -581,3 +581,81 @@ fn a_damaged_readmission_is_no_news() {
     assert!(whole.is_surely_superseded(node(3), first));
     assert!(!whole.is_surely_superseded(node(3), second));
 }
+
+/// Protocol RJ, step 3: one readmission at a time. Of two that ask together the second waits until
+/// the first is committed.
+#[test]
+fn readmissions_come_one_after_the_other() {
+    let readmits = |net: &Net| net.count(1, |event| event.kind() == "readmit_appended");
+    let mut net = Net::new(5, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.wipe(4);
+    net.wipe(5);
+    let asks = |envelope: &Envelope| envelope.message == Message::Rejoin;
+    for slot in [4, 5] {
+        net.step(slot, Input::Timeout);
+        net.settle_only(asks);
+        assert_eq!(readmits(&net), 1, "the first is on its way");
+    }
+    assert_eq!(net.raft(1).readmit_at(Index(3)), Some((node(4), net.nodes[&node(4)].incarnation)));
+    assert_eq!(net.raft(1).readmit_at(Index(2)), None);
+    net.settle();
+    net.now = net.now.after(Duration::from_millis(150));
+    net.step(5, Input::Timeout);
+    net.settle_only(asks);
+    assert_eq!(readmits(&net), 2);
+    net.run_ms(1000);
+    for slot in [4, 5] {
+        assert_eq!(role(&net, slot).0, RoleKind::Follower);
+    }
+}
+
+/// A slot is readmitted once in an election timeout: a node that loses one disk after the other
+/// does not fill the log.
+#[test]
+fn a_slot_is_readmitted_once_in_a_while() {
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    let begun = net.now;
+    for (after, expected) in [(0, 1), (299, 1), (300, 2)] {
+        net.now = begun.after(Duration::from_millis(after));
+        net.wipe(3);
+        net.step(3, Input::Timeout);
+        net.settle_only(|envelope| envelope.from != node(3) || envelope.message == Message::Rejoin);
+        let readmits = net.count(1, |event| event.kind() == "readmit_appended");
+        assert_eq!(readmits, expected, "after {after} ms");
+        net.wire.clear();
+    }
+}
+
+/// Step 5: a node speaks again when the term and the vote that it leaves with are on disk.
+#[test]
+fn a_node_leaves_quarantine_when_its_vote_is_durable() {
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.wipe(3);
+    net.slow(3, true);
+    net.step(3, Input::Timeout);
+    // All of the log comes, and is synced; the vote for the leader is not.
+    for _ in 0..4 {
+        net.beat(1);
+        if voted_for(&net, 3) == Some(1) {
+            break;
+        }
+        net.sync(3);
+        net.settle();
+    }
+    assert_eq!(voted_for(&net, 3), Some(1));
+    assert_eq!(net.nodes[&node(3)].disk.hard_state.vote, None);
+    for _ in 0..3 {
+        net.beat(1);
+        assert_eq!(role(&net, 3).0, RoleKind::Quarantined);
+    }
+    net.sync(3);
+    net.settle();
+    assert_eq!(role(&net, 3).0, RoleKind::Follower);
+    assert_eq!(net.nodes[&node(3)].disk.hard_state.vote, Some(node(1)));
+}

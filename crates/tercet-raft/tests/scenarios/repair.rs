@@ -5,11 +5,11 @@ use std::time::Duration;
 
 use tercet_raft::Profile::{Modern, Paper};
 use tercet_raft::{
-    Envelope, FaultyEntry, FetchOutcome, Incarnation, Index, Input, LogPos, Message, NodeSet,
-    Profile, RoleKind, Term,
+    EntryKind, EntryMeta, Envelope, FaultyEntry, FetchOutcome, Incarnation, Index, Input, LogPos,
+    Message, NodeSet, Profile, RoleKind, Term,
 };
 
-use crate::support::{Net, Packet, node};
+use crate::support::{Net, Packet, accepted, node};
 use crate::{commit, role};
 
 /// A cluster in which n1 led, and everybody has and applied the same three values.
@@ -430,7 +430,7 @@ fn a_damaged_readmission() {
             let incarnation = net.nodes[&node(3)].incarnation;
             assert_ne!(incarnation, Incarnation(3));
             let is_readmit = |entry: &crate::support::Entry| {
-                matches!(entry.meta.kind, tercet_raft::EntryKind::Readmit { .. })
+                matches!(entry.meta.kind, EntryKind::Readmit { .. })
             };
             let at = net.nodes[&node(1)].disk.log.iter().position(is_readmit).unwrap() as u64 + 1;
             crash_all(&mut net);
@@ -529,5 +529,128 @@ fn a_damaged_entry_that_is_overwritten() {
         net.run_ms(500);
         works(&mut net);
         assert_eq!(never_committed(&net), 0, "it was the leader's to cut");
+    }
+}
+
+/// Whom a node asks: the leader first; the next one when that one has answered, and not because
+/// another did; and when all have spoken, all of them again after a while.
+#[test]
+fn one_is_asked_after_the_other() {
+    let asked = |net: &mut Net| -> Vec<u8> {
+        net.take_wire(is_fetch).iter().map(|packet| packet.envelope.to.slot()).collect()
+    };
+    let mut net = agreed(3, Modern);
+    net.elect(3);
+    net.beat(3);
+    net.crash(1);
+    net.damage(1, 2);
+    net.restart(1);
+    net.beat(3);
+    net.wire.clear();
+    net.step(1, Input::Timeout);
+    assert_eq!(asked(&mut net), [3], "the leader");
+
+    let (mut net, pos, term) = asking(4);
+    let say = |net: &mut Net, from, outcome| {
+        net.deliver(says(net, from, term, pos, outcome));
+        asked(net)
+    };
+    assert_eq!(say(&mut net, 3, FetchOutcome::Damaged), [], "n2 was asked");
+    assert_eq!(say(&mut net, 2, FetchOutcome::Damaged), [3]);
+    assert_eq!(say(&mut net, 3, FetchOutcome::Damaged), [4]);
+    assert_eq!(say(&mut net, 4, FetchOutcome::Damaged), []);
+    // Heartbeats are no questions.
+    for (after, again) in [(299, vec![]), (1, vec![2])] {
+        net.now = net.now.after(Duration::from_millis(after));
+        net.step(1, Input::Timeout);
+        assert_eq!(
+            net.take_wire(is_fetch).iter().map(|p| p.envelope.to.slot()).collect::<Vec<_>>(),
+            again
+        );
+    }
+}
+
+/// What a node holds of the log of *this* leader is what it acknowledges when a damaged entry is
+/// whole again: not what it held of an earlier one's, and not less because of a late message.
+#[test]
+fn a_repaired_node_acknowledges_what_this_leader_showed() {
+    let append = |from: u8, term: u64, prev: LogPos, terms: &[u64]| {
+        let meta = |term: &u64| EntryMeta { term: Term(*term), kind: EntryKind::Payload };
+        Input::Receive(Envelope {
+            from: node(from),
+            from_incarnation: Incarnation(from.into()),
+            to: node(1),
+            to_incarnation: None,
+            term: Term(term),
+            message: Message::Append {
+                prev,
+                entries: terms.iter().map(meta).collect(),
+                commit: Index::ZERO,
+                round: 1,
+            },
+        })
+    };
+    // (what the leader of term 2 shows, what is acknowledged to it)
+    let cases: [(&[LogPos], Option<u64>); 4] = [
+        (&[LogPos::new(1, 1)], Some(1)),
+        (&[LogPos::new(1, 3)], Some(3)),
+        (&[LogPos::new(1, 3), LogPos::new(1, 2)], Some(3)),
+        (&[], None),
+    ];
+    for (shown, acknowledged) in cases {
+        let mut net = Net::new(3, Paper);
+        net.given(1, 1, &[1, 1, 1]);
+        net.crash(1);
+        net.damage(1, 1);
+        net.restart(1);
+        net.step(1, append(2, 1, LogPos::new(1, 3), &[]));
+        for prev in shown {
+            net.step(1, append(3, 2, *prev, &[]));
+        }
+        if shown.is_empty() {
+            // It knows the new leader, but not yet where their logs agree.
+            net.step(1, append(3, 2, LogPos::new(2, 3), &[]));
+        }
+        net.wire.clear();
+        let pos = LogPos::new(1, 1);
+        let whole = EntryMeta { term: Term(1), kind: EntryKind::Payload };
+        let mut packet = says(&net, 3, 2, pos, FetchOutcome::Whole(whole));
+        packet.payloads = vec![0];
+        net.deliver(packet);
+        assert_eq!(net.damaged(1), []);
+        let answers: Vec<Message> =
+            net.wire.drain(..).map(|packet| packet.envelope.message).collect();
+        let outcome = acknowledged.map(accepted);
+        let expected = outcome.map(|outcome| Message::AppendReply { round: 0, outcome });
+        assert_eq!(answers, expected.into_iter().collect::<Vec<_>>(), "{shown:?}");
+    }
+}
+
+/// A leader waits four election timeouts for its damaged entries, then lets others try for as long,
+/// and waits twice as long the next time.
+#[test]
+fn a_leader_waits_ever_longer_for_its_entries() {
+    let (mut net, ..) = asking(3);
+    for patience in [1_200, 2_400] {
+        let beat = |net: &mut Net| {
+            net.step(1, Input::Timeout);
+            net.settle_only(|envelope| !is_fetch(envelope));
+        };
+        beat(&mut net);
+        let begun = net.now;
+        while net.raft(1).role() == RoleKind::Leader {
+            net.now = net.now.after(Duration::from_millis(50));
+            beat(&mut net);
+        }
+        assert_eq!(net.now.since(begun), Duration::from_millis(patience));
+        assert_eq!(net.count(1, |e| e.kind() == "repair_given_up"), 1);
+        let again = net.now.after(Duration::from_millis(1_200));
+        assert_eq!(net.raft(1).status().election_at, Some(again));
+        net.wire.clear();
+        net.clear_events();
+        net.now = net.now.after(Duration::from_millis(400));
+        net.step(1, Input::Campaign);
+        net.settle_only(|envelope| !is_fetch(envelope));
+        assert_eq!(role(&net, 1).0, RoleKind::Leader);
     }
 }

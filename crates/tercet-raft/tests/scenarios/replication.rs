@@ -3,10 +3,11 @@
 
 use tercet_raft::Profile::{Modern, Paper};
 use tercet_raft::{
-    DenyReason, Index, LogPos, Message, Profile, ProgressKind, Refusal, RoleKind, Rules,
+    DenyReason, Event, Index, Input, LogPos, Message, Profile, ProgressKind, Proposal, ProposalId,
+    Refusal, RoleKind, Rules,
 };
 
-use crate::support::{Net, node};
+use crate::support::{Net, accepted, node};
 use crate::{assert_logs, commit, denials, role, voted_for};
 
 /// §5.3: a follower commits what the leader's next message tells it to.
@@ -22,6 +23,12 @@ fn commit_lags_by_a_message() {
     net.beat(1);
     assert_eq!((commit(&net, 2), commit(&net, 3)), (1, 1));
     assert_eq!(net.applied(3), [a]);
+    assert_eq!((1..=3).map(|slot| net.raft(slot).applied().0).collect::<Vec<_>>(), [1, 1, 1]);
+    let told = |net: &Net, slot, who| {
+        net.count(slot, |event| matches!(event, Event::Committed { leads, .. } if *leads == who))
+    };
+    assert_eq!((told(&net, 1, true), told(&net, 1, false)), (1, 0));
+    assert_eq!((told(&net, 3, true), told(&net, 3, false)), (0, 1));
 }
 
 /// A majority commits; without one, an entry waits for one.
@@ -358,4 +365,98 @@ fn a_leader_counts_itself_when_its_disk_is_done() {
     assert_eq!(net.applied(1), [a], "but applied only when it is durable here");
     net.sync(1);
     assert_eq!(net.applied(1), [a, b]);
+}
+
+/// What is acknowledged is what the disk has: each answer waits for the write that brings it, and
+/// for that alone.
+#[test]
+fn an_answer_waits_for_its_own_write() {
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.cut_off(&[3]);
+    net.slow(2, true);
+    net.clear_events();
+    for _ in 0..3 {
+        net.submit(1);
+    }
+    let writes = net.pending_writes(2);
+    assert_eq!((writes.len(), net.terms(2).len()), (3, 5));
+    for (write, holds) in writes.iter().zip(3..) {
+        net.step(2, Input::Durable { write: *write });
+        assert_eq!(net.raft(2).durable(), Index(holds));
+        let answers: Vec<_> = net.wire.drain(..).map(|packet| packet.envelope.message).collect();
+        let [Message::AppendReply { outcome, .. }] = &answers[..] else {
+            panic!("one answer for each write: {answers:?}");
+        };
+        assert_eq!(*outcome, accepted(holds));
+        // The same report once more is none.
+        net.step(2, Input::Durable { write: *write });
+        assert!(net.wire.is_empty());
+    }
+    assert_eq!(net.count(2, |event| event.kind() == "persisted"), 3);
+    assert_eq!(net.raft(2).applied(), net.raft(2).commit());
+}
+
+/// What is on its way to a peer is bounded in bytes, also when much comes at once.
+#[test]
+fn a_message_takes_what_room_is_left() {
+    let mut net = Net::new(3, Modern);
+    net.inflight_bytes_max = 500;
+    for slot in 1..=3 {
+        net.crash(slot);
+        net.restart(slot);
+    }
+    net.elect(1);
+    net.submit(1);
+    let batch = |ids: std::ops::Range<u64>| {
+        let proposals = ids.map(|id| Proposal { id: ProposalId(id), bytes: 100 }).collect();
+        Input::Propose { proposals }
+    };
+    net.step(1, batch(100..103));
+    assert_eq!(net.peer(1, 2).inflight_bytes, 300);
+    net.step(1, batch(200..205));
+    let peer = net.peer(1, 2);
+    assert_eq!((peer.inflight_bytes, peer.next), (500, Index(8)));
+    net.settle();
+    assert_eq!(commit(&net, 1), 10);
+}
+
+/// The room for what is not committed is given back entry by entry, and one entry always fits.
+#[test]
+fn room_comes_back_entry_by_entry() {
+    let mut net = Net::new(3, Modern);
+    net.uncommitted_bytes_max = 1000;
+    net.message_bytes_max = 100;
+    for slot in 1..=3 {
+        net.crash(slot);
+        net.restart(slot);
+    }
+    net.elect(1);
+    let payloads: Vec<u64> = (0..10).map(|_| net.propose(1)).collect();
+    assert_eq!(net.nodes[&node(1)].refused, []);
+    // The first two are committed: there is room for two more.
+    let appends = net.take_wire(|envelope| envelope.to == node(2));
+    for packet in appends.into_iter().take(2) {
+        net.deliver(packet);
+        net.settle_only(|envelope| envelope.from == node(2));
+    }
+    assert_eq!(net.applied(1), payloads[..2]);
+    let writes = net.raft(1).last();
+    net.slow(1, true);
+    let more: Vec<u64> = (0..4).map(|_| net.propose(1)).collect();
+    let refused: Vec<u64> = net.nodes[&node(1)].refused.iter().map(|(id, _)| *id).collect();
+    assert_eq!(refused, more[2..]);
+    assert_eq!(net.raft(1).last().index.0, writes.index.0 + 2);
+    assert_eq!(net.pending_writes(1).len(), 2, "what is refused is not written");
+    // One that is larger than all the room there is.
+    let mut net = Net::new(3, Modern);
+    net.uncommitted_bytes_max = 50;
+    for slot in 1..=3 {
+        net.crash(slot);
+        net.restart(slot);
+    }
+    net.elect(1);
+    let large = net.submit(1);
+    assert_eq!(net.applied(1), [large]);
 }

@@ -103,6 +103,8 @@ pub(crate) struct Packet {
 pub(crate) struct Net {
     pub(crate) nodes: BTreeMap<NodeId, TestNode>,
     pub(crate) wire: VecDeque<Packet>,
+    /// Everything that was ever delivered or lost on the way, in order.
+    pub(crate) wire_log: Vec<Message>,
     pub(crate) cut: BTreeSet<(NodeId, NodeId)>,
     pub(crate) now: Time,
     pub(crate) profile: Profile,
@@ -136,6 +138,7 @@ impl Net {
         let mut net = Self {
             nodes: BTreeMap::new(),
             wire: VecDeque::new(),
+            wire_log: Vec::new(),
             cut: BTreeSet::new(),
             now: Time(1),
             profile,
@@ -362,7 +365,11 @@ impl Net {
                     let input = Input::Repaired { index: pos.index, kind: entry.meta.kind };
                     target.raft.as_mut().unwrap().step(now, input);
                 }
-                Output::Commit { last } => self.apply(id, last),
+                Output::Commit { last } => {
+                    let applied = target.applied.len() as u64;
+                    assert!(last.0 > applied, "{id}: {last} is handed out once, after {applied}");
+                    self.apply(id, last);
+                }
                 Output::Accepted { pos, id: proposal } => {
                     target.incoming.insert(pos.index.0, proposal.0);
                 }
@@ -461,6 +468,7 @@ impl Net {
     pub(crate) fn deliver(&mut self, packet: Packet) {
         let Packet { envelope, payloads } = packet;
         let (from, to) = (envelope.from, envelope.to);
+        self.wire_log.push(envelope.message.clone());
         if !self.connected(from, to) || !self.nodes.contains_key(&to) || !self.is_up(to.slot()) {
             return;
         }
