@@ -159,7 +159,7 @@ impl Raft {
         }
         // §5.4.1: the term of the last entry decides, then its index.
         let is_behind = if has(Bug::IndexBeforeTerm) {
-            (last.index, last.term) < (own_last.index, own_last.term)
+            seeded_is_behind(last, own_last)
         } else {
             last < own_last
         };
@@ -376,4 +376,9 @@ impl Raft {
             self.send(leader, Message::HeartbeatReply { round: 0 });
         }
     }
+}
+
+/// What others took for the order of logs: the longer one is ahead.
+fn seeded_is_behind(last: LogPos, own_last: LogPos) -> bool {
+    (last.index, last.term) < (own_last.index, own_last.term)
 }

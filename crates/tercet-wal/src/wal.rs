@@ -400,7 +400,7 @@ impl<D: Disk> Wal<D> {
     }
 
     fn shrink_tail(&mut self) {
-        while self.tail_bytes > self.options.tail_bytes && self.tail.len() > self.staged_count + 1 {
+        while self.tail_bytes > self.options.tail_bytes && self.tail.len() > 1 {
             let entry = self.tail.pop_front().expect("it has more than one");
             self.tail_bytes -= entry.frame.len();
         }
@@ -512,16 +512,14 @@ impl<D: Disk> Wal<D> {
         while end < last && !self.faulty.contains_key(&(end + 1)) {
             let next = self.place(end + 1);
             let is_near = u64::from(next.offset.saturating_sub(start.offset)) < bytes_max;
-            if next.segment != start.segment || next.offset < start.offset || !is_near {
+            if next.segment != start.segment || !is_near {
                 break;
             }
             end += 1;
         }
         match self.read_stretch(first, end, bytes_max) {
             // One of them is damaged: the others are still to be had.
-            Err(WalError::Faulty { .. }) if end > first => {
-                self.read_stretch(first, first, bytes_max)
-            }
+            Err(WalError::Faulty { .. }) => self.read_stretch(first, first, bytes_max),
             result => result,
         }
     }
