@@ -531,6 +531,24 @@ fn a_failed_read_is_an_error_of_that_read() {
     assert!(matches!(Wal::open(&mut disk, small()), Err(WalError::Io { op: "read", .. })));
 }
 
+/// A disk that is not there any more is no damage: nothing is written over what it holds.
+#[test]
+fn a_repair_is_not_written_where_nothing_can_be_read() {
+    let memory = MemDisk::new();
+    let mut disk = Faulty::new(&memory, u64::MAX);
+    let (mut wal, model) = write_log(&mut disk);
+    let first = support::made::HEADER + support::made::FRAME_HEADER;
+    memory.damage(&segment(1), first + 70, &[1]);
+    assert!(wal.note_faulty(1).unwrap());
+    let before = support::image(&memory);
+    disk.reads_fail.set(Some(19));
+    let error = wal.repair(&model.entries[..1]).unwrap_err();
+    assert!(matches!(error, WalError::Io { op: "repair", .. }), "{error}");
+    assert!(matches!(wal.repair(&model.entries[..1]), Err(WalError::Poisoned)));
+    disk.reads_fail.set(None);
+    assert!(support::image(&memory) == before);
+}
+
 #[test]
 fn a_full_disk_is_no_error_and_passes() {
     let mut disk = MemDisk::new();
@@ -581,4 +599,8 @@ fn room_is_what_is_left_above_the_reserve() {
         disk.set_free_bytes(free);
         assert_eq!(wal.room(&disk), room, "{free} bytes are free");
     }
+    wal.set_reserve_bytes(0);
+    assert_eq!(wal.room(&disk), Room::Enough);
+    wal.set_reserve_bytes(1);
+    assert_eq!(wal.room(&disk), Room::Full);
 }

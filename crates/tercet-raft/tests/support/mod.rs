@@ -14,7 +14,7 @@ use tercet_raft::{
 };
 
 /// After so many messages, or timers, something goes round in circles.
-const SETTLE_MAX: u32 = 20_000;
+const SETTLE_MAX: u32 = 5_000;
 
 pub(crate) fn node(slot: u8) -> NodeId {
     NodeId::new(slot).unwrap()
