@@ -277,24 +277,3 @@ fn the_next_segment_is_prepared_at_half_of_one() {
         assert_eq!(disk.prepared, expected, "has room: {has_room}");
     }
 }
-
-/// A block that cannot be read takes what stands in it, and nothing that only touches it.
-#[test]
-fn an_unreadable_block_takes_what_stands_in_it() {
-    const BLOCK: usize = 4096;
-    let of = |index, bytes: usize| {
-        let empty = entry(1, index, b"").frame.len();
-        entry(1, index, &vec![7; bytes - empty])
-    };
-    // The first entry ends with a block, the second is one, and the third begins the next.
-    let entries = vec![of(1, BLOCK - FRAME_HEADER), of(2, BLOCK), of(3, BLOCK), of(4, 100)];
-    for (block, faulty) in [(1, vec![(1, 1)]), (2, vec![(2, 1)]), (3, vec![(3, 1)])] {
-        let mut disk = MemDisk::new();
-        let mut wal = Wal::create(&mut disk, small()).unwrap();
-        write(&mut wal, &mut disk, append(entries.clone()));
-        let from = (block * BLOCK) as u64;
-        disk.fail_reads(&segment(1), from..from + BLOCK as u64);
-        let (wal, _) = Wal::open(&mut disk, small()).unwrap();
-        assert_eq!(wal.faulty().collect::<Vec<_>>(), faulty, "block {block}");
-    }
-}
