@@ -23,6 +23,13 @@ fn an_election() {
             assert_eq!(voted_for(&net, slot), Some(3));
             assert_eq!(net.raft(slot).leader(), Some(node(3)));
         }
+        for slot in 1..=3 {
+            let terms = net.nodes[&node(slot)].events.iter().filter_map(|event| match event {
+                Event::TermChanged { from, to } => Some((from.0, to.0)),
+                _ => None,
+            });
+            assert_eq!(terms.collect::<Vec<_>>(), [(0, 1)], "n{slot} of {profile:?}");
+        }
         net.clear_events();
         net.run_ms(3000);
         assert_eq!(role(&net, 3), (RoleKind::Leader, 1), "ten election timeouts later");

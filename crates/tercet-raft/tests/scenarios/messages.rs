@@ -510,6 +510,22 @@ fn messages_for_others_are_dropped() {
     assert_eq!(asked(3, None), (1, 0));
     assert_eq!(asked(3, Some(1)), (1, 0));
     assert_eq!(asked(3, Some(3)), (1, 0));
+    // It comes from another member.
+    for (from, why) in
+        [(1, Some(DropReason::NotAMember)), (4, Some(DropReason::NotAMember)), (3, None)]
+    {
+        let mut net = Net::new(3, Modern);
+        net.step(1, append_of(from, 1, LogPos::ORIGIN, &[1]));
+        let dropped = net.nodes[&node(1)].events.iter().find_map(|event| match event {
+            Event::Dropped { why, .. } => Some(*why),
+            _ => None,
+        });
+        assert_eq!(
+            (dropped, net.terms(1).len()),
+            (why, usize::from(why.is_none())),
+            "from n{from}"
+        );
+    }
 }
 
 /// What the driver could not send is not on its way: nobody looks for it in the stream.
