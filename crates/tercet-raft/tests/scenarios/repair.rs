@@ -654,3 +654,19 @@ fn a_leader_waits_ever_longer_for_its_entries() {
         assert_eq!(role(&net, 1).0, RoleKind::Leader);
     }
 }
+
+/// Damage is told once, and only of entries that there are.
+#[test]
+fn damage_is_noted_once_and_only_in_the_log() {
+    let mut net = agreed(3, Modern);
+    net.crash(2);
+    net.crash(3);
+    let noted = |net: &Net| net.count(1, |event| event.kind() == "entry_damaged");
+    let end = last(&net, 1);
+    for (index, count) in [(0, 0), (end + 1, 0), (end, 1), (end, 1), (1, 2)] {
+        net.step(1, Input::Faulty { index: Index(index) });
+        assert_eq!(noted(&net), count, "entry {index}");
+    }
+    let known: Vec<Index> = faulty(&net, 1).iter().map(|entry| entry.pos.index).collect();
+    assert_eq!(known, [Index(1), Index(end)]);
+}
