@@ -238,3 +238,19 @@ fn who_takes_over_is_level_and_alive() {
     net.settle();
     assert_eq!(net.leader(), Some(2));
 }
+
+/// A read that comes while a round is on its way waits for the next one, which begins when that one
+/// is confirmed, and not with the next heartbeat; where nobody waits, none begins.
+#[test]
+fn the_next_round_follows_at_once() {
+    let mut net = Net::new(3, Modern);
+    net.elect(1);
+    net.submit(1);
+    net.barrier(1, 7);
+    net.barrier(1, 8);
+    net.wire_log.clear();
+    net.settle();
+    assert_eq!(net.nodes[&node(1)].barriers, [(7, Some(Index(2))), (8, Some(Index(2)))]);
+    let beats = |message: &&Message| matches!(message, Message::Heartbeat { .. });
+    assert_eq!(net.wire_log.iter().filter(beats).count(), 4, "two rounds");
+}

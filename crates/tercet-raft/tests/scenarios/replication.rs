@@ -390,10 +390,11 @@ fn an_answer_waits_for_its_own_write() {
             panic!("one answer for each write: {answers:?}");
         };
         assert_eq!(*outcome, accepted(holds));
+        let told = |event: &Event| matches!(event, Event::Durable { last } if last.0 == holds);
+        assert_eq!(net.count(2, told), 1);
         // The same report once more is none.
         net.step(2, Input::Durable { write: *write });
         assert!(net.wire.is_empty());
-        let told = |event: &Event| matches!(event, Event::Durable { last } if last.0 == holds);
         assert_eq!(net.count(2, told), 1);
     }
     assert_eq!(net.raft(2).applied(), net.raft(2).commit());
