@@ -339,6 +339,33 @@ impl Disk for FileDisk {
     }
 }
 
+/// Writes all pieces, whatever part of them `write_some` writes at a time.
+fn write_pieces(
+    pieces: &[&[u8]],
+    mut offset: u64,
+    write_some: impl Fn(&[io::IoSlice<'_>], u64) -> io::Result<usize>,
+    write_all: impl Fn(&[u8], u64) -> io::Result<()>,
+) -> io::Result<()> {
+    // The system takes 1024 pieces at most.
+    for chunk in pieces.chunks(1024) {
+        let total: usize = chunk.iter().map(|piece| piece.len()).sum();
+        let slices: Vec<io::IoSlice<'_>> = chunk.iter().map(|p| io::IoSlice::new(p)).collect();
+        let mut written = write_some(&slices, offset)?;
+        if written < total {
+            // A short write is rare: what is left goes piece by piece.
+            let mut at = offset + written as u64;
+            for piece in chunk {
+                let skip = written.min(piece.len());
+                written -= skip;
+                write_all(&piece[skip..], at)?;
+                at += (piece.len() - skip) as u64;
+            }
+        }
+        offset += total as u64;
+    }
+    Ok(())
+}
+
 impl DiskFile for File {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         FileExt::read_at(self, buffer, offset)
@@ -348,25 +375,13 @@ impl DiskFile for File {
         FileExt::write_all_at(self, bytes, offset)
     }
 
-    fn write_pieces_at(&self, pieces: &[&[u8]], mut offset: u64) -> io::Result<()> {
-        // The system takes 1024 pieces at most.
-        for chunk in pieces.chunks(1024) {
-            let total: usize = chunk.iter().map(|piece| piece.len()).sum();
-            let slices: Vec<io::IoSlice<'_>> = chunk.iter().map(|p| io::IoSlice::new(p)).collect();
-            let mut written = rustix::io::pwritev(self, &slices, offset)?;
-            if written < total {
-                // A short write is rare: what is left goes piece by piece.
-                let mut at = offset + written as u64;
-                for piece in chunk {
-                    let skip = written.min(piece.len());
-                    written -= skip;
-                    FileExt::write_all_at(self, &piece[skip..], at)?;
-                    at += (piece.len() - skip) as u64;
-                }
-            }
-            offset += total as u64;
-        }
-        Ok(())
+    fn write_pieces_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
+        write_pieces(
+            pieces,
+            offset,
+            |slices, at| Ok(rustix::io::pwritev(self, slices, at)?),
+            |bytes, at| FileExt::write_all_at(self, bytes, at),
+        )
     }
 
     fn sync(&self) -> io::Result<()> {
@@ -847,5 +862,58 @@ impl DiskFile for MemFile {
                 Arc::make_mut(&mut content.cache)[at] = byte;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::cell::RefCell;
+
+    use super::*;
+
+    /// The system may write less than it was asked to, and does not call that an error.
+    #[test]
+    fn what_a_short_write_leaves_is_written_too() {
+        let pieces: [&[u8]; 5] = [b"one", b"", b"two and", b" ", b"three"];
+        let whole = pieces.concat();
+        for short in 0..=whole.len() {
+            let file = RefCell::new(vec![0; 7 + whole.len()]);
+            let calls = RefCell::new(0);
+            let put = |bytes: &[u8], at: u64| {
+                let at = usize::try_from(at).unwrap();
+                file.borrow_mut()[at..at + bytes.len()].copy_from_slice(bytes);
+            };
+            let write_some = |slices: &[io::IoSlice<'_>], at: u64| {
+                put(
+                    &slices.iter().flat_map(|slice| slice.to_vec()).collect::<Vec<_>>()[..short],
+                    at,
+                );
+                Ok(short)
+            };
+            let write_all = |bytes: &[u8], at: u64| {
+                *calls.borrow_mut() += 1;
+                put(bytes, at);
+                Ok(())
+            };
+            write_pieces(&pieces, 7, write_some, write_all).unwrap();
+            assert_eq!(file.borrow()[7..], whole, "after {short} bytes");
+            assert_eq!(*calls.borrow() == 0, short == whole.len(), "after {short} bytes");
+        }
+    }
+
+    /// More pieces than the system takes at a time follow each other.
+    #[test]
+    fn many_pieces_are_written_in_turns() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(2500).collect();
+        let pieces: Vec<&[u8]> = bytes.chunks(1).collect();
+        let file = RefCell::new(Vec::new());
+        let write_some = |slices: &[io::IoSlice<'_>], at: u64| {
+            assert_eq!(at, file.borrow().len() as u64);
+            assert!(slices.len() <= 1024);
+            slices.iter().for_each(|slice| file.borrow_mut().extend_from_slice(slice));
+            Ok(slices.len())
+        };
+        write_pieces(&pieces, 0, write_some, |_, _| panic!("nothing is left")).unwrap();
+        assert_eq!(*file.borrow(), bytes);
     }
 }

@@ -5,9 +5,9 @@
 
 mod support;
 
-use support::made::{FRAME_HEADER, HEADER, Made};
+use support::made::{FRAME_HEADER, HEADER, Made, two_segments};
 use support::{append, disk_of, entry, image, segment, small, write};
-use tercet_wal::{MemDisk, Wal, WalError};
+use tercet_wal::{MemDisk, Survive, Wal, WalError};
 
 /// A block that cannot be read takes what stands in it, and nothing that only touches it.
 #[test]
@@ -45,8 +45,24 @@ fn the_last_part_damaged_twice_is_never_cut() {
         let before = image(&disk);
         match Wal::open(&mut disk, small()) {
             Err(WalError::Corrupt { offset, .. }) => assert_eq!(offset, HEADER as u64),
-            other => panic!("{count} entries: {other:?}"),
+            other => panic!("{count} entries: {:?}", other.map(|(_, recovered)| recovered)),
         }
         assert!(image(&disk) == before, "{count} entries");
+    }
+}
+
+/// What was mended is durable before the log is used, in whichever segment it stands.
+#[test]
+fn what_was_mended_survives_a_crash() {
+    let made = two_segments();
+    for frame in &made.frames {
+        for at in [frame.offset + 20, frame.id(0).start + 20] {
+            let mut disk = disk_of(&made.image());
+            disk.damage(&segment(frame.segment), at, &[1]);
+            Wal::open(&mut disk, small()).unwrap();
+            let mut after = disk.after_crash(Survive::None);
+            assert!(image(&after) == made.image(), "segment {}, byte {at}", frame.segment);
+            Wal::open(&mut after, small()).unwrap();
+        }
     }
 }
