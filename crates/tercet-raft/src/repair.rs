@@ -100,6 +100,11 @@ impl Raft {
         self.repairs.wanted.iter().map(status).collect()
     }
 
+    /// How many entries are known to be damaged here.
+    pub fn faulty_count(&self) -> usize {
+        self.repairs.wanted.len()
+    }
+
     /// Whether the bytes of this entry are known to be damaged.
     pub fn is_faulty(&self, index: Index) -> bool {
         self.repairs.wanted.contains_key(&index)

@@ -204,6 +204,19 @@ pub struct ReplicaStatus {
     pub values_error: Option<String>,
 }
 
+/// What an operator should be woken for. As plain as it is, it costs nothing to ask often.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Alarms {
+    /// The disk has become slow.
+    pub slow_disk: bool,
+    /// Appends are refused because the disk is full.
+    pub disk_full: bool,
+    /// How many entries are damaged on this disk and not repaired yet.
+    pub damaged_entries: usize,
+    /// The node has lost its memory, and is muted until it is readmitted.
+    pub quarantined: bool,
+}
+
 impl From<WalError> for ReadError {
     fn from(error: WalError) -> Self {
         match error {

@@ -385,13 +385,15 @@ impl Driver<'_> {
         self.act();
         if self.replica.needs_flush() {
             let begun = Instant::now();
+            self.desk.metrics.begin_flush(begun);
             if let Some(lab) = self.desk.lab.as_ref().filter(|lab| !lab.sync_delay.is_zero()) {
                 // A slow disk holds up the whole node, as a real one does.
                 std::thread::sleep(lab.sync_delay);
             }
-            self.replica.flush(now)?;
+            let flushed = self.replica.flush(now);
             let took = begun.elapsed();
             self.desk.metrics.observe_flush(took);
+            flushed?;
             self.replica.note_sync(self.now(), took)?;
             self.act();
         }
@@ -621,6 +623,7 @@ impl Driver<'_> {
                     }
                 }
                 Effect::Event(event) => {
+                    self.desk.metrics.note_event(&event);
                     if self.desk.lab.is_some() {
                         let node = self.local.node;
                         let (fields, classic) = (event.fields(node), event.classic(node));
@@ -732,6 +735,7 @@ impl Driver<'_> {
             tracing::info!(term = next.term, leader = ?next.leader, "{name}");
             self.desk.metrics.note_role(name, next.term);
         }
+        self.desk.metrics.note_alarms(self.replica.alarms());
         if let Some(raft) = self.replica.raft() {
             self.desk.metrics.note_log(
                 next.term,

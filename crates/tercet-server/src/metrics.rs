@@ -2,7 +2,7 @@
 
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicI64, AtomicU64};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -11,6 +11,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tercet_client::ApiError;
+use tercet_raft::Event;
+use tercet_replica::Alarms;
 
 use crate::node::Submitted;
 
@@ -43,7 +45,18 @@ pub struct Metrics {
     next_seq: Gauge<u64, AtomicU64>,
     connections: Gauge<i64, AtomicI64>,
     inflight_bytes: Gauge<u64, AtomicU64>,
+    slow_disk: Gauge<i64, AtomicI64>,
+    full_disk: Gauge<i64, AtomicI64>,
+    disk_stalls: Counter,
+    /// Seconds since the write began that is under way; set when somebody looks.
+    sync_running: Gauge<f64, AtomicU64>,
+    damaged_entries: Gauge<u64, AtomicU64>,
+    repaired_entries: Counter,
+    quarantined: Gauge<i64, AtomicI64>,
     latest_syncs: Mutex<Ring>,
+    /// When the write began that is under way. The owner stands still while its disk does, so that
+    /// whoever looks has to count.
+    flush_began: Mutex<Option<Instant>>,
 }
 
 /// The latest syncs, in microseconds.
@@ -71,7 +84,15 @@ impl Default for Metrics {
             next_seq: Gauge::default(),
             connections: Gauge::default(),
             inflight_bytes: Gauge::default(),
+            slow_disk: Gauge::default(),
+            full_disk: Gauge::default(),
+            disk_stalls: Counter::default(),
+            sync_running: Gauge::default(),
+            damaged_entries: Gauge::default(),
+            repaired_entries: Counter::default(),
+            quarantined: Gauge::default(),
             latest_syncs: Mutex::new(Ring::default()),
+            flush_began: Mutex::new(None),
             registry: Registry::default(),
         };
         registry.register(
@@ -130,20 +151,72 @@ impl Default for Metrics {
             Unit::Bytes,
             metrics.inflight_bytes.clone(),
         );
+        metrics.register_alarms(&mut registry);
         Self { registry, ..metrics }
     }
 }
 
+/// A flag as a metric.
+fn flag(is_set: bool) -> i64 {
+    i64::from(is_set)
+}
+
 impl Metrics {
+    fn register_alarms(&self, registry: &mut Registry) {
+        registry.register(
+            "disk_slow",
+            "1 while a sync takes ten times what is usual",
+            self.slow_disk.clone(),
+        );
+        registry.register(
+            "disk_full",
+            "1 while new records are refused because the disk is full",
+            self.full_disk.clone(),
+        );
+        registry.register(
+            "disk_stalls",
+            "How often this node gave leadership up because its disk stood still",
+            self.disk_stalls.clone(),
+        );
+        registry.register_with_unit(
+            "sync_running",
+            "How long the write to the log takes already that is under way; 0 if none is",
+            Unit::Seconds,
+            self.sync_running.clone(),
+        );
+        registry.register(
+            "damaged_entries",
+            "Entries that are damaged on this disk and not repaired yet",
+            self.damaged_entries.clone(),
+        );
+        registry.register(
+            "repaired_entries",
+            "Entries that were damaged and are whole again",
+            self.repaired_entries.clone(),
+        );
+        registry.register(
+            "quarantined",
+            "1 while this node has lost its memory and is not readmitted",
+            self.quarantined.clone(),
+        );
+    }
+
     /// The metrics in Prometheus' text format.
     pub fn encode(&self) -> String {
+        let began = *self.flush_began.lock().expect("nobody panics while holding it");
+        self.sync_running.set(began.map_or(0.0, |began| began.elapsed().as_secs_f64()));
         let mut out = String::new();
         prometheus_client::encoding::text::encode(&mut out, &self.registry)
             .expect("a string takes everything");
         out
     }
 
+    pub(crate) fn begin_flush(&self, began: Instant) {
+        *self.flush_began.lock().expect("nobody panics while holding it") = Some(began);
+    }
+
     pub(crate) fn observe_flush(&self, took: Duration) {
+        *self.flush_began.lock().expect("nobody panics while holding it") = None;
         self.sync.observe(took.as_secs_f64());
         let micros = u32::try_from(took.as_micros()).unwrap_or(u32::MAX);
         let mut ring = self.latest_syncs.lock().expect("nobody panics while holding it");
@@ -198,6 +271,23 @@ impl Metrics {
         self.next_seq.set(next_seq);
     }
 
+    pub(crate) fn note_alarms(&self, alarms: Alarms) {
+        let Alarms { slow_disk, disk_full, damaged_entries, quarantined } = alarms;
+        self.slow_disk.set(flag(slow_disk));
+        self.full_disk.set(flag(disk_full));
+        self.damaged_entries.set(damaged_entries as u64);
+        self.quarantined.set(flag(quarantined));
+    }
+
+    /// Counts what only an event tells.
+    pub(crate) fn note_event(&self, event: &Event) {
+        if matches!(event, Event::DiskStalled { .. }) {
+            self.disk_stalls.inc();
+        } else if matches!(event, Event::EntryRepaired { .. }) {
+            self.repaired_entries.inc();
+        }
+    }
+
     pub(crate) fn note_connections(&self, change: i64) {
         self.connections.inc_by(change);
     }
@@ -222,5 +312,45 @@ mod tests {
         assert!((1985..=1995).contains(&p99), "of 977 to 2000: {p99}");
         let text = metrics.encode();
         assert!(text.contains("tercet_sync_seconds_count 2000"), "{text}");
+    }
+    #[test]
+    fn alarms_show_and_go_away() {
+        use tercet_raft::{Index, LogPos, Term};
+        let metrics = Metrics::default();
+        let shows = |line: &str| metrics.encode().lines().any(|found| found == line);
+        let quiet = [
+            "tercet_disk_slow 0",
+            "tercet_disk_full 0",
+            "tercet_disk_stalls_total 0",
+            "tercet_sync_running_seconds 0.0",
+            "tercet_damaged_entries 0",
+            "tercet_repaired_entries_total 0",
+            "tercet_quarantined 0",
+        ];
+        assert!(quiet.into_iter().all(shows), "{}", metrics.encode());
+        metrics.note_alarms(Alarms {
+            slow_disk: true,
+            disk_full: true,
+            damaged_entries: 3,
+            quarantined: true,
+        });
+        metrics.note_event(&Event::DiskStalled { term: Term(1) });
+        let pos = LogPos { term: Term(1), index: Index(1) };
+        metrics.note_event(&Event::EntryRepaired { pos });
+        for line in [
+            "tercet_disk_slow 1",
+            "tercet_disk_full 1",
+            "tercet_disk_stalls_total 1",
+            "tercet_damaged_entries 3",
+            "tercet_repaired_entries_total 1",
+            "tercet_quarantined 1",
+        ] {
+            assert!(shows(line), "{line}: {}", metrics.encode());
+        }
+        metrics.begin_flush(Instant::now());
+        assert!(!shows("tercet_sync_running_seconds 0.0"), "a write is under way");
+        metrics.observe_flush(Duration::from_millis(1));
+        metrics.note_alarms(Alarms::default());
+        assert!(shows("tercet_sync_running_seconds 0.0") && shows("tercet_quarantined 0"));
     }
 }

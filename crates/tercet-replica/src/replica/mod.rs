@@ -33,7 +33,7 @@ use crate::forming::{FormMessage, Forming, answer_as_member, later_generation};
 use crate::health::{DiskHealth, SlowDisk};
 use crate::identity::{Generation, Identity, IdentityState};
 use crate::io::{
-    Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError,
+    Alarms, Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError,
 };
 use crate::record::records_body;
 use crate::values::ValuesFile;
@@ -211,6 +211,19 @@ impl<D: Disk> Replica<D> {
                 window_len: running.window.len(),
                 slow_disk: running.health.slow(),
                 values_error: running.values_error.clone(),
+            },
+        }
+    }
+
+    /// What of [`Self::status`] should wake somebody.
+    pub fn alarms(&self) -> Alarms {
+        match &self.phase {
+            Phase::Forming(_) => Alarms::default(),
+            Phase::Running(running) => Alarms {
+                slow_disk: running.health.slow().is_some(),
+                disk_full: running.disk_full,
+                damaged_entries: running.raft.faulty_count(),
+                quarantined: running.raft.role() == RoleKind::Quarantined,
             },
         }
     }

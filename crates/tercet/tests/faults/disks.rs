@@ -10,7 +10,9 @@ use anyhow::ensure;
 use tercet_client::{Reason, SubmitOptions};
 use tercet_testkit::{History, Load, LoadOptions, StartOptions};
 
-use crate::{PATIENCE, TERCET, has, is_root, not_run, on_three, on_three_with};
+use crate::{
+    PATIENCE, TERCET, await_metric, has, is_root, metric, not_run, on_three, on_three_with,
+};
 
 /// A sync that fails: the node stops at once, says why, and acknowledges nothing after it; started
 /// again on a disk that works, it goes on. It never tries the sync again: after a failed one the
@@ -115,6 +117,7 @@ fn damage_a_log() {
         cluster.await_healed()?;
         let before = cluster.statuses();
         let load = Load::start(cluster.addresses(), 4, run.seed);
+        let mut repaired = 0.0;
         while run.again() {
             load.await_progress(20, PATIENCE);
             let id = run.random.node(cluster.count());
@@ -135,10 +138,15 @@ fn damage_a_log() {
             fs::write(&path, &bytes)?;
             cluster.start(id)?;
             cluster.await_healed()?;
+            await_metric(cluster, id, "tercet_damaged_entries", 0.0)?;
+            repaired += metric(cluster, id, "tercet_repaired_entries_total")?;
         }
         load.await_progress(10, PATIENCE);
         let told = (1..=cluster.count()).filter(|id| cluster.log(*id).contains("were repaired"));
-        ensure!(told.count() > 0, "no entry was repaired");
+        ensure!((told.count() > 0) == (repaired > 0.0), "the metrics count {repaired} repairs");
+        // Not every byte of a log belongs to an entry.
+        ensure!(repaired > 0.0 || run.begun < 10, "no entry was repaired");
+        run.note(format!("{repaired} entries repaired, no node had to rejoin"));
         for (was, is) in before.iter().zip(cluster.statuses()) {
             let incarnation = |status: &Option<tercet_client::v1::StatusResponse>| {
                 status.as_ref().map(|status| status.incarnation.clone())
@@ -192,6 +200,8 @@ fn slow_a_disk() {
             });
             slow && statuses[1..].iter().flatten().any(|status| status.role == "leader")
         })?;
+        await_metric(cluster, 1, "tercet_disk_slow", 1.0)?;
+        await_metric(cluster, 2, "tercet_disk_slow", 0.0)?;
         load.await_progress(200, PATIENCE);
         cluster.kill(1)?;
         cluster.start(1)?;

@@ -8,7 +8,7 @@ use tercet_testkit::checker::Violation;
 use tercet_testkit::load::now;
 use tercet_testkit::{Load, LoadOptions, ReadOp};
 
-use crate::{PATIENCE, THREE_ELECTION_TIMEOUTS, on_three};
+use crate::{PATIENCE, THREE_ELECTION_TIMEOUTS, await_metric, on_three};
 
 /// How many clients load the cluster.
 const CLIENTS: u64 = 4;
@@ -214,6 +214,10 @@ fn delete_two_of_three() {
                 statuses[id - 1].as_ref().is_some_and(|status| status.role == "quarantined")
             })
         })?;
+        for id in 1..=cluster.count() {
+            let muted = if id == keeper { 0.0 } else { 1.0 };
+            await_metric(cluster, id, "tercet_quarantined", muted)?;
+        }
         let options = tercet_client::SubmitOptions {
             timeout: Duration::from_secs(3),
             ..tercet_client::SubmitOptions::default()

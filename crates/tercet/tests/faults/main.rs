@@ -29,6 +29,7 @@ mod xmlrpc;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use anyhow::Context as _;
 use tercet_testkit::{Cluster, Options, Random, Violations};
 
 /// The program under test.
@@ -149,6 +150,32 @@ fn on_three_with(
 fn variable<T: std::str::FromStr>(name: &str) -> Option<T> {
     let text = std::env::var(name).ok()?;
     Some(text.parse().ok().unwrap_or_else(|| panic!("{name}={text} is not a number")))
+}
+
+/// What a node's `/metrics` says of one metric.
+fn metric(cluster: &Cluster, id: usize, name: &str) -> anyhow::Result<f64> {
+    use std::io::{Read as _, Write as _};
+    let mut stream = std::net::TcpStream::connect(cluster.address(id))?;
+    stream.set_read_timeout(Some(PATIENCE))?;
+    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: n\r\nConnection: close\r\n\r\n")?;
+    let mut text = String::new();
+    stream.read_to_string(&mut text)?;
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.with_context(|| format!("n{id} has no {name}: {text}"))?;
+    Ok(value.trim().parse()?)
+}
+
+/// Waits until a node's metric has this value: the metrics follow the status at once, not before.
+fn await_metric(cluster: &Cluster, id: usize, name: &str, value: f64) -> anyhow::Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let found = metric(cluster, id, name)?;
+        if (found - value).abs() < 0.5 {
+            return Ok(());
+        }
+        anyhow::ensure!(Instant::now() < deadline, "n{id}: {name} is {found}, not {value}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 /// Says why a test cannot be run here.
