@@ -43,7 +43,7 @@ pub(crate) struct Options {
 }
 
 /// A target with what is known of it.
-struct Target {
+pub(crate) struct Target {
     name: String,
     bytes_max: String,
     program: PathBuf,
@@ -91,6 +91,19 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// All targets until a time, an even share each: how long each had, in seconds, and what came of it.
+pub(crate) fn night(ends: Instant) -> anyhow::Result<Vec<(String, u32, anyhow::Result<()>)>> {
+    let targets = build(&[])?;
+    let left = ends.saturating_duration_since(Instant::now()).as_secs();
+    let seconds = u32::try_from(left / targets.len() as u64).unwrap_or(u32::MAX).max(1);
+    let options = Options { targets: Vec::new(), seconds, jobs: 1, update: false };
+    let run = |target: Target| {
+        let result = run_target(&target, &options);
+        (target.name, seconds, result)
+    };
+    Ok(targets.into_iter().map(run).collect())
+}
+
 fn host() -> anyhow::Result<String> {
     let output = Command::new("rustc").arg("-vV").output().context("rustc -vV")?;
     let text = String::from_utf8(output.stdout)?;
@@ -99,7 +112,7 @@ fn host() -> anyhow::Result<String> {
 }
 
 /// Builds the targets, and writes their first inputs.
-fn build(wanted: &[String]) -> anyhow::Result<Vec<Target>> {
+pub(crate) fn build(wanted: &[String]) -> anyhow::Result<Vec<Target>> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().context("xtask has a parent")?;
     let work = root.join("target/fuzz");
     println!("\n== build: with counters, which takes some minutes the first time");

@@ -8,6 +8,7 @@
 mod dependencies;
 mod fuzz;
 mod mutants;
+mod nightly;
 mod seeded;
 mod tables;
 
@@ -83,6 +84,8 @@ enum Task {
         #[arg(long)]
         update: bool,
     },
+    /// Everything that takes longer than a change can wait for, within hours; ends with a table
+    Nightly(nightly::Args),
     /// Format and mend what can be mended by itself (writes into the tree)
     Fix,
 }
@@ -104,6 +107,7 @@ fn main() -> ExitCode {
         Task::Fuzz { targets, seconds, jobs, update } => {
             fuzz::run(&fuzz::Options { targets, seconds, jobs, update })
         }
+        Task::Nightly(args) => nightly::run(&args),
         Task::Fix => fix(),
     };
     match result {
@@ -131,7 +135,8 @@ fn check_tools() -> anyhow::Result<()> {
         ("ip", "the test with three network namespaces"),
         ("curl", "the test with a foreign HTTP client"),
         ("script", "the test of the shell in a terminal"),
-        ("mkfs.ext4", "the tests with a full disk"),
+        ("mkfs.ext4", "the test with power cuts"),
+        ("python3", "the test with power cuts"),
     ];
     for (tool, what) in wanted {
         if !exists(tool) {
@@ -227,16 +232,22 @@ fn verify() -> anyhow::Result<()> {
 /// Five hundred lives of clusters, fifty hours of them: every fault, every invariant. The full
 /// ten thousand take minutes more: `tercet sim --seeds 1..10000`.
 fn swarm() -> anyhow::Result<()> {
-    let arguments = ["run", "--release", "--locked", "--quiet", "--package", "tercet", "--"];
-    let mut command = cargo(&arguments);
-    step("swarm", command.args(["sim", "--seeds", "1..500"]))
+    step("swarm", swarm_command().args(["--seeds", "1..500"]))
+}
+
+fn swarm_command() -> Command {
+    cargo(&["run", "--release", "--locked", "--quiet", "--package", "tercet", "--", "sim"])
+}
+
+/// What follows are the arguments of the tests' own program.
+fn e2e_command() -> Command {
+    cargo(&["test", "--release", "--locked", "--package", "tercet", "--test", "faults", "--"])
 }
 
 fn e2e(name: Option<String>, scale: Option<String>, seed: Option<String>) -> anyhow::Result<()> {
     // One test after the other: each has several processes, and the disk is one.
-    let mut command =
-        cargo(&["test", "--release", "--locked", "--package", "tercet", "--test", "faults"]);
-    command.args(["--", "--test-threads=1", "--nocapture"]);
+    let mut command = e2e_command();
+    command.args(["--test-threads=1", "--nocapture"]);
     command.args(name);
     if let Some(scale) = scale {
         command.env("TERCET_E2E_SCALE", scale);
@@ -248,9 +259,11 @@ fn e2e(name: Option<String>, scale: Option<String>, seed: Option<String>) -> any
 }
 
 fn model(arguments: &[String]) -> anyhow::Result<()> {
-    let mut command =
-        cargo(&["run", "--release", "--locked", "--quiet", "--package", "tercet-model", "--"]);
-    step("model check", command.args(arguments))
+    step("model check", model_command().args(arguments))
+}
+
+fn model_command() -> Command {
+    cargo(&["run", "--release", "--locked", "--quiet", "--package", "tercet-model", "--"])
 }
 
 fn fix() -> anyhow::Result<()> {

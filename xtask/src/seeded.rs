@@ -72,6 +72,13 @@ const ROWS: &[Row] = &[
     row("17", false, Finder::Sim, 10_000),
 ];
 
+/// The names of all bugs.
+pub(crate) fn bugs() -> Vec<&'static str> {
+    let mut bugs: Vec<&str> = ROWS.iter().map(|row| row.bug).collect();
+    bugs.dedup();
+    bugs
+}
+
 /// Cargo, with the bugs in.
 fn seeded_cargo(arguments: &[&str]) -> Command {
     let mut command = cargo(arguments);
@@ -80,6 +87,19 @@ fn seeded_cargo(arguments: &[&str]) -> Command {
         .arg("target/seeded-bugs")
         .args(["--config", "build.rustflags = [\"--cfg\", \"seeded_bugs\"]"]);
     command
+}
+
+/// Builds what must find the bugs, with the bugs in.
+pub(crate) fn build() -> anyhow::Result<()> {
+    for arguments in [
+        ["test", "--package", "tercet-sim", "--test", "seeded", "--no-run"].as_slice(),
+        ["build", "--package", "tercet-model"].as_slice(),
+    ] {
+        if !seeded_cargo(arguments).status().context("build with the bugs in")?.success() {
+            bail!("the build with the bugs in");
+        }
+    }
+    Ok(())
 }
 
 /// Runs what must find the bugs, and says of each what did.
@@ -100,14 +120,7 @@ pub(crate) fn run(
     }
     println!("\n== seeded bugs");
     let begun = Instant::now();
-    for arguments in [
-        ["test", "--package", "tercet-sim", "--test", "seeded", "--no-run"].as_slice(),
-        ["build", "--package", "tercet-model"].as_slice(),
-    ] {
-        if !seeded_cargo(arguments).status().context("build with the bugs in")?.success() {
-            bail!("the build with the bugs in");
-        }
-    }
+    build()?;
     println!(
         "{:<5} {:<26} {:<34} {:>10} {:>10}",
         "bug", "looked for by", "found by", "median", "budget"

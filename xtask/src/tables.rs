@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -51,7 +51,7 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     let mut rows = Vec::new();
     for suite in &suites {
         let begun = Instant::now();
-        let row = play(suite, every, threads)?;
+        let row = play(suite, every, threads, 0, None)?;
         println!(
             "{:32} {:>6} cases  unavailable/unsafe/correct {:>18}  {:>6.1} s{}",
             row.suite,
@@ -93,7 +93,31 @@ pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn play(suite: &Suite, every: u64, threads: usize) -> anyhow::Result<Row> {
+/// All suites until a time, from a case on that the seed chooses.
+pub(crate) fn night(seed: u64, ends: Instant) -> anyhow::Result<Vec<Row>> {
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    let suites = suites();
+    let mut cases_left: u64 = suites.iter().map(|suite| suite.cases).sum();
+    let mut rows = Vec::new();
+    for suite in &suites {
+        let left = ends.saturating_duration_since(Instant::now()).as_secs_f64();
+        #[allow(clippy::cast_precision_loss, reason = "shares of time")]
+        let share = left * suite.cases as f64 / cases_left as f64;
+        let until = Instant::now() + Duration::from_secs_f64(share);
+        rows.push(play(suite, 1, threads, seed % suite.cases, Some(until))?);
+        cases_left -= suite.cases;
+    }
+    Ok(rows)
+}
+
+/// Plays every so manieth case, from `first` on and around, as long as there is time.
+fn play(
+    suite: &Suite,
+    every: u64,
+    threads: usize,
+    first: u64,
+    until: Option<Instant>,
+) -> anyhow::Result<Row> {
     let style = ProgressStyle::with_template("{msg:32} {bar:40} {pos}/{len} {eta}")?;
     let bar = ProgressBar::new(suite.cases.div_ceil(every)).with_style(style);
     bar.set_message(suite.name);
@@ -102,13 +126,14 @@ fn play(suite: &Suite, every: u64, threads: usize) -> anyhow::Result<Row> {
     std::thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                loop {
+                while until.is_none_or(|until| Instant::now() < until) {
                     // A tenth is one of each ten, not always the same one.
                     let at = next.fetch_add(1, Ordering::Relaxed);
                     let case = at * every + at * 7 % every;
                     if case >= suite.cases {
                         return;
                     }
+                    let case = (case + first) % suite.cases;
                     let verdict = suite.verdict(case);
                     verdicts.lock().expect("nobody panics with it").push((case, verdict));
                     bar.inc(1);
