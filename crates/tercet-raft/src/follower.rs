@@ -200,7 +200,9 @@ impl Raft {
         self.send(from, Message::VoteReply { denied });
     }
 
-    /// A message of an older term: its sender learns of the newer one, where that helps it.
+    /// A message of an older term: its sender learns of the newer one, where that helps it. The answer
+    /// is of the newer term, in which that sender may lead again: it echoes no round, since each
+    /// leader counts its own from the beginning.
     pub(crate) fn answer_old_term(&mut self, envelope: &Envelope) {
         let to = envelope.from;
         let denied = Some(DenyReason::OldTerm);
@@ -211,14 +213,14 @@ impl Raft {
                 self.event(Event::VoteDenied { to, term: envelope.term, reason });
                 self.send(to, Message::VoteReply { denied });
             }
-            Message::Append { prev, round, .. } => {
+            Message::Append { prev, .. } => {
                 let hint = ConflictHint::TooShort { last: self.log.last().index };
                 let outcome = AppendOutcome::Rejected { prev: *prev, hint };
-                self.answer_append(to, WriteId(0), *round, outcome);
+                self.answer_append(to, WriteId(0), 0, outcome);
             }
-            Message::Heartbeat { round, .. } => {
+            Message::Heartbeat { .. } => {
                 if !matches!(self.role, Role::Quarantined(_)) {
-                    self.send(to, Message::HeartbeatReply { round: *round });
+                    self.send(to, Message::HeartbeatReply { round: 0 });
                 }
             }
             // A node that came back from a quarantine may be behind in its term.

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use tercet_raft::Profile::Modern;
+use tercet_raft::Profile::{self, Modern};
 use tercet_raft::{Index, Input, Message, Refusal, RoleKind, TransferError};
 
 use crate::role;
@@ -48,6 +48,50 @@ fn a_deposed_leader_confirms_no_read() {
     net.barrier(1, 7);
     net.run_ms(2000);
     assert_eq!(net.nodes[&node(1)].barriers, [(7, None)]);
+}
+
+/// Each leader counts its rounds from the beginning, so that an answer to a message of an earlier
+/// term says nothing about rounds of this one. Without this: 1. n1 leads term 1 for many rounds, and
+/// one of its messages to n2 is late; 2. it loses the lead, and gets it back in term 3; 3. the late
+/// message comes, and n2 answers it in term 3, with the number of its round; 4. another leads
+/// term 4; 5. stale read of n1, which believes that n2 has confirmed all rounds to come.
+#[test]
+fn an_answer_to_an_earlier_term_confirms_no_read() {
+    for (profile, by_append) in
+        [(Modern, false), (Modern, true), (Profile::Paper, false), (Profile::Paper, true)]
+    {
+        let mut net = Net::new(3, profile);
+        net.elect(1);
+        for _ in 0..20 {
+            net.beat(1);
+        }
+        net.now = net.now.after(Duration::from_millis(50));
+        if by_append {
+            net.propose(1);
+        } else {
+            net.step(1, Input::Timeout);
+        }
+        let late = net.take_wire(|envelope| envelope.to == node(2));
+        assert_eq!(late.len(), 1);
+        net.settle();
+        net.elect(3);
+        net.submit(3);
+        net.elect(1);
+        net.submit(1);
+        for packet in late {
+            net.deliver(packet);
+        }
+        net.settle();
+        assert_eq!(role(&net, 1), (RoleKind::Leader, 3));
+        net.cut_off(&[1]);
+        net.elect(3);
+        net.submit(3);
+        assert_eq!(role(&net, 3), (RoleKind::Leader, 4));
+        net.barrier(1, 7);
+        net.run_ms(2000);
+        let confirmed = &net.nodes[&node(1)].barriers;
+        assert_eq!(confirmed, &[(7, None)], "{profile:?}, by an append: {by_append}");
+    }
 }
 
 /// §8: a new leader does not know what is committed before an entry of its own term is.
