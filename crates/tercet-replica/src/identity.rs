@@ -218,7 +218,8 @@ impl Identity {
         })
     }
 
-    /// Reads the identity of a directory: `None` if it has none.
+    /// Reads the identity of a directory: `None` if it has none. It is read from the disk, not from
+    /// memory, where a copy whose sync failed may look as if it had been written.
     ///
     /// # Errors
     /// A file that cannot be read, is newer, or is damaged in both copies.
@@ -226,6 +227,7 @@ impl Identity {
         let Some(file) = disk.open(FILE)? else {
             return Ok(None);
         };
+        file.forget_cache(0..2 * COPY_BYTES as u64);
         let mut bytes = vec![0; 2 * COPY_BYTES];
         let mut filled = 0;
         while filled < bytes.len() {
@@ -312,7 +314,28 @@ fn decode_copy(copy: &[u8]) -> Result<Option<(Identity, u64)>, IdentityError> {
 
 #[cfg(test)]
 mod tests {
+    use tercet_wal::{MemDisk, Survive};
+
     use super::*;
+
+    /// Without asking the disk: 1. the sync of a new identity fails, and the node stops; 2. it starts
+    /// again, finds the new one in memory, and acts by it; 3. a power cut leaves the old one.
+    #[test]
+    fn what_a_failed_sync_left_in_memory_is_not_believed() {
+        let mut disk = MemDisk::new();
+        let mut it = identity(Generation::default());
+        it.state = IdentityState::Voter;
+        it.store(&mut disk, 1).unwrap();
+        let (before, _) = Identity::load(&mut disk).unwrap().unwrap();
+        it.state = IdentityState::Quarantined;
+        disk.fail_sync(1);
+        it.store(&mut disk, 2).unwrap_err();
+        let mut restarted = disk.after_crash(Survive::All);
+        let (found, _) = Identity::load(&mut restarted).unwrap().unwrap();
+        let mut unplugged = restarted.after_crash(Survive::None);
+        let (left, _) = Identity::load(&mut unplugged).unwrap().unwrap();
+        assert_eq!((found, left), (before.clone(), before));
+    }
 
     fn identity(generation: Generation) -> Identity {
         let node = |slot| NodeId::new(slot).unwrap();

@@ -448,7 +448,7 @@ struct MemContent {
     cache: Arc<Vec<u8>>,
     /// Where the two may differ, besides the pages that failed.
     dirty: Vec<Range<usize>>,
-    /// Pages that a sync failed to write: they look clean since, and no later sync writes them,
+    /// Pages that a sync did not write: they look clean since, and no later sync writes them,
     /// unless they are written anew (as Linux does it).
     failed: BTreeSet<usize>,
     /// Bytes that no read gets, until they are written again.
@@ -466,6 +466,16 @@ struct MemState {
     /// Counts down writes and syncs; at zero the machine is dead.
     steps_left: Option<u64>,
     syncs_until_error: Option<u64>,
+    astray: Option<Astray>,
+    gone_astray: u64,
+}
+
+/// How a write is to go astray; see [`MemDisk::lose_write`].
+#[derive(Clone, Debug)]
+struct Astray {
+    folder: String,
+    seed: u64,
+    lands_elsewhere: bool,
 }
 
 /// A directory in memory: a platter with a cache before it.
@@ -511,6 +521,18 @@ impl MemContent {
         self.dirty.is_empty() && self.failed.is_empty() && self.platter.len() == self.cache.len()
     }
 
+    /// The system writes what programs wrote, in its own time: but not the pages that look clean.
+    fn write_back(&mut self) {
+        let mut platter = self.cache.to_vec();
+        for page in &self.failed {
+            for at in self.page(*page) {
+                platter[at] = self.platter.get(at).copied().unwrap_or(0);
+            }
+        }
+        self.platter = Arc::new(platter);
+        self.dirty.clear();
+    }
+
     fn sync(&mut self) {
         let Self { platter, cache, dirty, .. } = self;
         if dirty.is_empty() && platter.len() == cache.len() {
@@ -525,6 +547,39 @@ impl MemContent {
             let (start, end) = (range.start.min(cache.len()), range.end.min(cache.len()));
             platter[start..end].copy_from_slice(&cache[start..end]);
         }
+    }
+
+    /// Syncs, but for a page that goes astray: a second copy of what stands in it is not on its way
+    /// to the same page, nor is it hit elsewhere. `None` if there is no such page now.
+    fn sync_astray(&mut self, astray: &Astray) -> Option<()> {
+        let mut writes: BTreeMap<usize, usize> = BTreeMap::new();
+        for range in &self.dirty {
+            let end = range.end.min(self.cache.len());
+            for page in range.start / PAGE..end.div_ceil(PAGE) {
+                *writes.entry(page).or_default() += 1;
+            }
+        }
+        // Where the platter ends, a page would be lost with the file's length.
+        let is_there = |page: &usize| (page + 1) * PAGE <= self.platter.len().min(self.cache.len());
+        let differs = |page: &usize| self.platter[self.page(*page)] != self.cache[self.page(*page)];
+        let at = |seed: u64, of: usize| usize::try_from(seed % of as u64).expect("below a length");
+        let once = writes.iter().filter(|(page, count)| **count == 1 && is_there(page));
+        let once: Vec<usize> = once.map(|(page, _)| *page).filter(differs).collect();
+        let page = *once.get(at(astray.seed, once.len().max(1)))?;
+        let here = self.page(page);
+        let (before, written) =
+            (self.platter[here.clone()].to_vec(), self.cache[here.clone()].to_vec());
+        let pages = self.platter.len().min(self.cache.len()) / PAGE;
+        let elsewhere = at(astray.seed >> 32, pages);
+        self.sync();
+        let platter = Arc::make_mut(&mut self.platter);
+        platter[here].copy_from_slice(&before);
+        self.failed.insert(page);
+        if astray.lands_elsewhere && !writes.contains_key(&elsewhere) {
+            platter[elsewhere * PAGE..(elsewhere + 1) * PAGE].copy_from_slice(&written);
+            self.failed.insert(elsewhere);
+        }
+        Some(())
     }
 
     fn fail_to_sync(&mut self) {
@@ -584,6 +639,21 @@ impl MemDisk {
         self.state().syncs_until_error = Some(n);
     }
 
+    /// A later sync in this folder says that it is done, and one page of it was not written; it looks
+    /// written until it is read from the disk itself. With `lands_elsewhere` its bytes stand in
+    /// another page of the file since. It is the first sync that has a page with no second copy of
+    /// its contents beside it: both copies at once are more than the log can bear
+    /// (docs/wal-format.md, "What damage leaves").
+    pub fn lose_write(&self, folder: &str, seed: u64, lands_elsewhere: bool) {
+        let folder = format!("{folder}/");
+        self.state().astray = Some(Astray { folder, seed, lands_elsewhere });
+    }
+
+    /// How many writes went astray so far.
+    pub fn gone_astray(&self) -> u64 {
+        self.state().gone_astray
+    }
+
     /// How much room there is.
     pub fn set_free_bytes(&self, bytes: u64) {
         self.state().free = bytes;
@@ -618,6 +688,10 @@ impl MemDisk {
                 content.cache = Arc::clone(&content.platter);
                 continue;
             }
+            if survive == Survive::All {
+                content.write_back();
+                continue;
+            }
             let length = if keep() { content.cache.len() } else { content.platter.len() };
             let mut merged = vec![0; length];
             let kept = length.min(content.platter.len());
@@ -635,6 +709,7 @@ impl MemDisk {
         }
         state.steps_left = None;
         state.syncs_until_error = None;
+        state.astray = None;
         Self { state: Arc::new(Mutex::new(state)) }
     }
 
@@ -825,6 +900,15 @@ impl DiskFile for MemFile {
                 state.content(self.id).fail_to_sync();
                 return Err(unreadable_error());
             }
+        }
+        if let Some(astray) = state.astray.take() {
+            let mut names = state.names.iter().filter(|(_, id)| **id == self.id);
+            let is_meant = names.any(|(name, _)| name.starts_with(&astray.folder));
+            if is_meant && state.content(self.id).sync_astray(&astray).is_some() {
+                state.gone_astray += 1;
+                return Ok(());
+            }
+            state.astray = Some(astray);
         }
         state.content(self.id).sync();
         Ok(())

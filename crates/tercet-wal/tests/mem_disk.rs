@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails out loud")]
 
 use proptest::prelude::*;
-use tercet_wal::{Disk, DiskFile, MemDisk, Survive};
+use tercet_wal::{Disk, DiskFile, MemDisk, MemFile, Survive};
 
 const NAME: &str = "file";
 
@@ -104,4 +104,75 @@ fn a_sync_that_failed_is_not_made_good_by_the_next() {
     let mut expected = vec![0; 600];
     expected[599] = 2;
     assert_eq!(disk.after_crash(Survive::None).contents(NAME), Some(expected));
+}
+
+/// A process that starts again on a machine that went on sees what the machine has in memory, also
+/// where the disk does not have it.
+#[test]
+fn pages_that_look_clean_outlive_the_process() {
+    let mut disk = MemDisk::new();
+    let file = disk.create(NAME).unwrap();
+    file.write_at(&[1; 512], 0).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir("").unwrap();
+    file.write_at(&[2; 512], 0).unwrap();
+    disk.fail_sync(1);
+    file.sync().unwrap_err();
+    let mut disk = disk.after_crash(Survive::All);
+    assert_eq!(disk.contents(NAME), Some(vec![2; 512]));
+    disk.open(NAME).unwrap().unwrap().forget_cache(0..512);
+    assert_eq!(disk.contents(NAME), Some(vec![1; 512]));
+}
+
+/// A file of a log with two pages in it.
+fn two_pages(disk: &mut MemDisk) -> MemFile {
+    let file = disk.create("wal/1").unwrap();
+    file.set_len(4096).unwrap();
+    file.sync().unwrap();
+    disk.sync_dir("wal").unwrap();
+    file.write_at(&[1; 512], 0).unwrap();
+    file.write_at(&[2; 512], 1024).unwrap();
+    file
+}
+
+#[test]
+fn a_lost_write_is_confirmed_and_is_not_there() {
+    let mut disk = MemDisk::new();
+    disk.lose_write("wal", 0, false);
+    let other = disk.create("identity").unwrap();
+    other.write_at(&[9; 512], 0).unwrap();
+    other.sync().unwrap();
+    let file = two_pages(&mut disk);
+    assert_eq!(disk.gone_astray(), 0, "only a page that was on the platter, of a log");
+    file.sync().unwrap();
+    assert_eq!(disk.gone_astray(), 1);
+    let written = disk.contents("wal/1").unwrap();
+    assert_eq!((written[0], written[1024]), (1, 2), "it looks written");
+    file.sync().unwrap();
+    let left = disk.after_crash(Survive::None).contents("wal/1").unwrap();
+    assert_eq!((left[0], left[1024]), (0, 2), "and one of the two is not");
+}
+
+#[test]
+fn a_misdirected_write_stands_elsewhere() {
+    let mut disk = MemDisk::new();
+    let file = two_pages(&mut disk);
+    // The fifth page of the file.
+    disk.lose_write("wal", 4 << 32, true);
+    file.sync().unwrap();
+    let left = disk.after_crash(Survive::None).contents("wal/1").unwrap();
+    assert_eq!((left[0], left[1024], left[4 * 512]), (0, 2, 1));
+}
+
+/// Two writes that come to one page at once are, in a log, an entry and its second copy.
+#[test]
+fn a_page_with_two_writes_is_not_lost() {
+    let mut disk = MemDisk::new();
+    let file = two_pages(&mut disk);
+    file.write_at(&[3; 8], 500).unwrap();
+    file.write_at(&[3; 8], 1030).unwrap();
+    disk.lose_write("wal", 0, false);
+    file.sync().unwrap();
+    let left = disk.after_crash(Survive::None).contents("wal/1").unwrap();
+    assert_eq!((left[0], left[500], left[1024], left[1030]), (1, 3, 2, 3));
 }
