@@ -24,6 +24,6 @@ pub mod swarm;
 pub mod tables;
 mod world;
 
-pub use network::{Link, Said};
+pub use network::{Link, Mishaps, Said};
 pub use random::Random;
 pub use world::{Answer, Happened, OpId, What, World, WorldConfig};

@@ -15,6 +15,8 @@ pub struct Link {
     pub cut: bool,
     /// How many in a hundred are lost.
     pub loss_percent: u64,
+    /// How many in a hundred arrive with a damaged byte.
+    pub damage_percent: u64,
     /// How many in a hundred come twice, the second time up to a second later.
     pub duplicate_percent: u64,
     /// How much longer they take in the mean.
@@ -73,6 +75,30 @@ impl Said {
     }
 }
 
+/// What became of some messages.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct Mishaps {
+    /// They arrived with a damaged byte, and were refused.
+    pub damaged: u64,
+    /// So many of these in the bytes of an entry.
+    pub damaged_entries: u64,
+    /// They were on a connection when it broke.
+    pub cut_off: u64,
+    /// They came once more, at least a minute after they had been sent.
+    pub replayed_late: u64,
+}
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Default, Debug)]
+pub(crate) struct Fate {
+    /// When it arrives.
+    pub(crate) at: Option<Time>,
+    /// When it arrives once more.
+    pub(crate) again: Option<Time>,
+    /// With a damaged byte.
+    pub(crate) is_damaged: bool,
+}
+
 /// One in so many messages is kept.
 const KEPT: u64 = 16;
 /// So many are kept at most.
@@ -80,6 +106,7 @@ const KEPT_MAX: usize = 256;
 
 #[derive(Clone, Debug)]
 struct Kept {
+    at: Time,
     from: NodeId,
     from_life: u64,
     to: NodeId,
@@ -151,24 +178,24 @@ impl Network {
         }
     }
 
-    /// When a message arrives that could arrive at `earliest`, and when it arrives once more.
-    pub(crate) fn arrivals(
+    /// What becomes of a message that could arrive at `earliest`.
+    pub(crate) fn fate(
         &mut self,
         from: NodeId,
         to: NodeId,
         message: &PeerMessage,
         earliest: Time,
-    ) -> [Option<Time>; 2] {
+    ) -> Fate {
         let is_bulk = matches!(message, PeerMessage::Raft { entries, .. } if !entries.is_empty());
         let place = self.place(from, to);
         let Way { link, last_arrival, .. } = &mut self.ways[place];
         let random = &mut self.random;
         let mut at = earliest.max(link.clogged_until);
-        let mut again = None;
+        let (mut again, mut is_damaged) = (None, false);
         // A link without faults costs no numbers.
         if *link != Link::default() {
             if link.cut || random.chance(link.loss_percent) {
-                return [None, None];
+                return Fate::default();
             }
             let mut up_to = |most: Duration| {
                 let most = u64::try_from(most.as_micros()).unwrap_or(0);
@@ -180,16 +207,17 @@ impl Network {
             if random.chance(2) {
                 at = at.after(tail);
             }
-            if random.chance(link.duplicate_percent) {
+            is_damaged = random.chance(link.damage_percent);
+            if random.chance(link.duplicate_percent) && !is_damaged {
                 again = Some(at.after(late));
             }
             if link.reorder {
-                return [Some(at), again];
+                return Fate { at: Some(at), again, is_damaged };
             }
         }
         let last = &mut last_arrival[usize::from(is_bulk)];
         *last = at.max(*last);
-        [Some(*last), again]
+        Fate { at: Some(*last), again, is_damaged }
     }
 
     pub(crate) fn record_messages(&mut self) {
@@ -198,6 +226,7 @@ impl Network {
 
     pub(crate) fn record(
         &mut self,
+        at: Time,
         from: NodeId,
         from_life: u64,
         to: NodeId,
@@ -210,24 +239,25 @@ impl Network {
             return;
         }
         let message = message.clone();
-        let new = Kept { from, from_life, to, to_life, message };
+        let new = Kept { at, from, from_life, to, to_life, message };
         if kept.len() < KEPT_MAX {
             kept.push(new);
         } else {
-            let at = self.random.below(KEPT_MAX as u64);
-            kept[usize::try_from(at).expect("small")] = new;
+            let place = self.random.below(KEPT_MAX as u64);
+            kept[usize::try_from(place).expect("small")] = new;
         }
     }
 
-    /// A message that was kept, if it can come: `state` says a node's life and memory.
+    /// A message that was kept, with the time when it was sent, if it can come: `state` says a node's
+    /// life and memory.
     pub(crate) fn recall(
         &mut self,
         state: impl Fn(NodeId) -> (u64, Option<Incarnation>),
-    ) -> Option<(NodeId, NodeId, PeerMessage)> {
+    ) -> Option<(Time, NodeId, NodeId, PeerMessage)> {
         let kept = self.kept.as_ref()?;
-        let at = self.random.below(kept.len() as u64);
-        let Kept { from, from_life, to, to_life, message } =
-            kept.get(usize::try_from(at).expect("small"))?;
+        let place = self.random.below(kept.len() as u64);
+        let Kept { at, from, from_life, to, to_life, message } =
+            kept.get(usize::try_from(place).expect("small"))?;
         let PeerMessage::Raft { envelope, .. } = message else { return None };
         let ((from_now, sender), (to_now, receiver)) = (state(*from), state(*to));
         let same_processes = from_now == *from_life && to_now == *to_life;
@@ -235,7 +265,7 @@ impl Network {
             |then: Incarnation, now: Option<Incarnation>| now.is_some_and(|now| now != then);
         let of_the_past = is_gone(envelope.from_incarnation, sender)
             || envelope.to_incarnation.is_some_and(|then| is_gone(then, receiver));
-        (same_processes || of_the_past).then(|| (*from, *to, message.clone()))
+        (same_processes || of_the_past).then(|| (*at, *from, *to, message.clone()))
     }
 
     pub(crate) fn listen(&mut self) {

@@ -11,16 +11,21 @@ use tercet_replica::{
     Effect, Fatal, Identity, LabInput, LoggedEntry, PeerMessage, Replica, ReplicaConfig, Submit,
     SubmitError, Submitted,
 };
-use tercet_wal::{MemDisk, Survive, WalOptions};
+use tercet_wal::{Entry, MemDisk, Survive, WalOptions};
 
 use crate::clock::Clock;
-use crate::network::{Link, Network, Said};
+use crate::network::{Fate, Link, Mishaps, Network, Said};
 use crate::random::Random;
 
 /// What is kept free on a disk before it counts as full.
 const RESERVE_BYTES: u64 = 1 << 20;
 /// How soon a node notices that a connection ended, or is there again.
 const LINK_NOTICE: Duration = Duration::from_millis(1);
+/// How soon there is a connection again that one side gave up, because of what came on it.
+const LINK_AGAIN: Duration = Duration::from_millis(20);
+
+/// What comes once more after so long is late.
+const LATE: Duration = Duration::from_secs(60);
 
 /// How a world is set up.
 #[derive(Clone, Debug)]
@@ -191,6 +196,13 @@ enum Due {
         connection: u32,
         message: PeerMessage,
     },
+    /// Instead of a message: it has a damaged byte.
+    Damaged {
+        from: NodeId,
+        to_life: u64,
+        connection: u32,
+        in_entry: bool,
+    },
     /// A message of the past comes once more.
     Replay {
         from: NodeId,
@@ -234,6 +246,7 @@ pub struct World {
     happened: Vec<Happened>,
     /// Messages about damaged entries, and the bytes of entries in them.
     fetched: (u64, u64),
+    mishaps: Mishaps,
 }
 
 impl World {
@@ -272,6 +285,7 @@ impl World {
             next_op: 1,
             happened: Vec::new(),
             fetched: (0, 0),
+            mishaps: Mishaps::default(),
             config,
         }
     }
@@ -655,8 +669,19 @@ impl World {
         }
         match due {
             Due::Arrive { from, to_life, connection, message } => {
+                if node.life == to_life {
+                    if self.network.connection(from, to) == connection {
+                        self.with_replica(to, |replica| replica.receive(now, from, message));
+                    } else {
+                        self.mishaps.cut_off += 1;
+                    }
+                }
+            }
+            Due::Damaged { from, to_life, connection, in_entry } => {
                 if node.life == to_life && self.network.connection(from, to) == connection {
-                    self.with_replica(to, |replica| replica.receive(now, from, message));
+                    self.mishaps.damaged += 1;
+                    self.mishaps.damaged_entries += u64::from(in_entry);
+                    self.reset_link(from, to, LINK_AGAIN);
                 }
             }
             Due::Replay { from, message } => {
@@ -795,17 +820,43 @@ impl World {
             let jitter = Duration::from_micros(self.random.below(jitter + 1));
             let earliest = self.now.after(self.config.latency + jitter + later);
             let (from_life, to_life) = (self.node(from).life, self.node(to).life);
-            self.network.record(from, from_life, to, to_life, &message);
+            self.network.record(self.now, from, from_life, to, to_life, &message);
             let connection = self.network.connection(from, to);
-            let [once, again] = self.network.arrivals(from, to, &message, earliest);
+            let Fate { at, again, is_damaged } = self.network.fate(from, to, &message, earliest);
+            if let Some(at) = at
+                && is_damaged
+            {
+                let in_entry = self.is_damage_in_an_entry(&message);
+                self.at(at, to, Due::Damaged { from, to_life, connection, in_entry });
+                continue;
+            }
             if let Some(at) = again {
                 let message = message.clone();
                 self.at(at, to, Due::Arrive { from, to_life, connection, message });
             }
-            if let Some(at) = once {
+            if let Some(at) = at {
                 self.at(at, to, Due::Arrive { from, to_life, connection, message });
             }
         }
+    }
+
+    /// A byte of a message becomes another one: one of an entry, or of the frame around it. Entries
+    /// are bytes here as on a real wire, and are looked at as the receiver does; the checksum over
+    /// the rest is the server's, whose tests flip every bit of it.
+    fn is_damage_in_an_entry(&mut self, message: &PeerMessage) -> bool {
+        let PeerMessage::Raft { entries, .. } = message else { return false };
+        let Some(entry) = entries.first().filter(|_| self.random.chance(70)) else { return false };
+        let mut bytes = entry.frame.to_vec();
+        let at = self.random.below(bytes.len() as u64);
+        bytes[usize::try_from(at).expect("it is in memory")] ^= 1 << self.random.below(8);
+        let found = Entry::split_first(&mut Bytes::from(bytes));
+        assert!(found.is_err(), "byte {at} of {entry:?} is damaged, and it is taken for whole");
+        true
+    }
+
+    /// What became of messages that did not arrive as they were sent.
+    pub const fn mishaps(&self) -> Mishaps {
+        self.mishaps
     }
 
     /// How many messages about damaged entries were sent so far, and how many bytes of entries in
@@ -828,7 +879,8 @@ impl World {
 
     /// The connections between two nodes break, in the middle of a frame if one is on its way: what
     /// was on them is lost, and they are there again after `later`. So it is, too, when a frame
-    /// comes with damaged bytes: its checksum says so, and the receiver hangs up.
+    /// comes with a damaged byte ([`Link::damage_percent`]): its checksum says so, and the receiver
+    /// hangs up.
     pub fn reset_link(&mut self, one: NodeId, other: NodeId, later: Duration) {
         self.network.reset(one, other);
         for (id, peer) in [(one, other), (other, one)] {
@@ -853,7 +905,8 @@ impl World {
             let incarnation = node.replica.as_ref().map(|replica| replica.identity().incarnation);
             (node.life, incarnation)
         };
-        let Some((from, to, message)) = self.network.recall(state) else { return false };
+        let Some((sent, from, to, message)) = self.network.recall(state) else { return false };
+        self.mishaps.replayed_late += u64::from(self.now.since(sent) >= LATE);
         self.after(Duration::ZERO, to, Due::Replay { from, message });
         true
     }

@@ -1,11 +1,13 @@
-//! The swarm, a part of it: `cargo xtask test` lives two thousand seeds. And what it finds where
+//! The swarm, a part of it: `cargo xtask test` lives ten thousand seeds. And what it finds where
 //! something is broken: a check that cannot fail proves nothing.
 #![allow(clippy::unwrap_used, clippy::print_stderr, reason = "a test fails, and talks, out loud")]
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
-use tercet_raft::Rules;
-use tercet_sim::swarm::{self, Fault, Invariant, Limits, Met, Options, Outcome, sometimes};
+use tercet_raft::{Event, NodeId, Profile, RoleKind, Rules};
+use tercet_sim::What;
+use tercet_sim::swarm::{self, Fault, Invariant, Limits, Met, Options, Outcome, Told, sometimes};
 
 fn live(seed: u64, limits: &Limits) -> Outcome {
     swarm::run(&Options::draw(seed, limits))
@@ -98,6 +100,62 @@ fn disks_that_lie_and_old_copies_are_found() {
         let limits = Limits { faults: Some(faults.into()), ..Limits::default() };
         find(fault.name(), most, &limits);
     }
+}
+
+/// A bridge at the end of a life in which nothing else goes wrong. Also says who became leader
+/// under it.
+fn under_a_bridge(seed: u64, profile: Profile, rules: Rules) -> (Outcome, BTreeSet<NodeId>) {
+    let limits = Limits {
+        profile: Some(profile),
+        faults: Some(BTreeSet::new()),
+        length: Some(Duration::from_secs(5)),
+        rules,
+        ..Limits::default()
+    };
+    let mut options = Options::draw(seed, &limits);
+    options.bridge = true;
+    let (mut stands, mut leaders) = (false, BTreeSet::new());
+    let outcome = swarm::run_told(&options, &mut |told| match told {
+        Told::Step { text, .. } => stands |= text.contains("a bridge"),
+        Told::Happened(happened) => {
+            let leads =
+                matches!(happened.what, What::Core(Event::Role { role: RoleKind::Leader, .. }));
+            if stands && leads {
+                leaders.insert(happened.node);
+            }
+        }
+    });
+    (outcome, leaders)
+}
+
+/// Who hears no leader campaigns in ever higher terms, and each of them unseats the leader that the
+/// others hear (what happened to Cloudflare's etcd in 2020). Pre-vote keeps it from campaigning as
+/// long as somebody hears a leader, and check-quorum is why that leader can be believed in. The
+/// paper's Raft has neither.
+#[test]
+fn leaders_that_change_for_ever_under_a_bridge_are_found() {
+    let is_found = |outcome: &Outcome| {
+        let failure = outcome.failure.as_ref();
+        failure.is_some_and(|failure| {
+            failure.invariant == Invariant::Liveness
+                && failure.text.contains("leaders under a steady bridge")
+        })
+    };
+    let broken = Rules { no_pre_vote: true, no_check_quorum: true, ..Rules::default() };
+    let mut found = 0;
+    for seed in 1..=10 {
+        let (sound, _) = under_a_bridge(seed, Profile::Modern, Rules::default());
+        assert_eq!(sound.failure, None, "seed {seed}");
+        assert_eq!(sound.met.get("a steady bridge"), Some(&1), "seed {seed}");
+        let (paper, leaders) = under_a_bridge(seed, Profile::Paper, Rules::default());
+        assert!(is_found(&paper), "seed {seed}: {:?}", paper.failure);
+        assert!(leaders.len() > 1, "seed {seed}: they take the lead from each other");
+        // Here the lead often comes to the bridge itself, whom all hear: then it stays there.
+        let (broken, _) = under_a_bridge(seed, Profile::Modern, broken);
+        assert!(broken.failure.is_none() || is_found(&broken), "seed {seed}: {:?}", broken.failure);
+        found += u32::from(broken.failure.is_some());
+    }
+    assert!(found > 0, "without pre-vote and check-quorum");
 }
 
 /// What is left of a failure is small, and fails by itself in the same way.

@@ -36,6 +36,7 @@ pub enum Fault {
     Bridge,
     SlowLink,
     Reset,
+    Damage,
     Crash,
     CrashLeader,
     CrashInWrite,
@@ -53,9 +54,12 @@ pub enum Fault {
     Shorten,
     Lengthen,
     Unlink,
+    Rename,
     BitFlip,
     Zeroed,
     ReadError,
+    LostWrite,
+    Misdirected,
     EditValues,
     Jump,
     Freeze,
@@ -81,6 +85,7 @@ impl Fault {
         Self::Bridge,
         Self::SlowLink,
         Self::Reset,
+        Self::Damage,
         Self::Crash,
         Self::CrashLeader,
         Self::CrashInWrite,
@@ -98,9 +103,12 @@ impl Fault {
         Self::Shorten,
         Self::Lengthen,
         Self::Unlink,
+        Self::Rename,
         Self::BitFlip,
         Self::Zeroed,
         Self::ReadError,
+        Self::LostWrite,
+        Self::Misdirected,
         Self::EditValues,
         Self::Jump,
         Self::Freeze,
@@ -141,8 +149,9 @@ impl Fault {
             Self::Ring => ("ring", "each node hears only its two neighbours"),
             Self::Bridge => ("bridge", "two parts hear each other only through one node"),
             Self::SlowLink => ("slow-link", "one link is slow"),
-            Self::Reset => {
-                ("reset", "a connection breaks in the middle of a frame, or brings damaged bytes")
+            Self::Reset => ("reset", "a connection breaks, with what is on it"),
+            Self::Damage => {
+                ("damage", "up to 10 % of the frames between some nodes come with a damaged byte")
             }
             Self::Crash => {
                 ("crash", "a node crashes; what was not synced survives, or not, page by page")
@@ -165,9 +174,14 @@ impl Fault {
             Self::Shorten => ("shorten", "a file of the log is cut short"),
             Self::Lengthen => ("lengthen", "a file of the log grows by itself"),
             Self::Unlink => ("unlink", "a file of the log is unlinked, perhaps while it is open"),
+            Self::Rename => ("rename", "a file of the log gets another name"),
             Self::BitFlip => ("bit-flip", "a bit of a log flips on the platter"),
             Self::Zeroed => ("zeroed", "a block of a log is zeros"),
             Self::ReadError => ("read-error", "a block of a log cannot be read"),
+            Self::LostWrite => {
+                ("lost-write", "a disk confirms a write to a log and does not do it")
+            }
+            Self::Misdirected => ("misdirected", "a disk does a write to a log in another place"),
             Self::EditValues => ("edit-values", "values.log is deleted, cut or written to"),
             Self::Jump => ("jump", "a wall clock jumps by up to an hour"),
             Self::Freeze => ("freeze", "a clock stands still"),
@@ -252,6 +266,7 @@ fn merged(one: Link, other: Link) -> Link {
     Link {
         cut: one.cut || other.cut,
         loss_percent: one.loss_percent.max(other.loss_percent),
+        damage_percent: one.damage_percent.max(other.damage_percent),
         duplicate_percent: one.duplicate_percent.max(other.duplicate_percent),
         delay: one.delay.max(other.delay),
         tail: one.tail.max(other.tail),
@@ -263,6 +278,7 @@ fn merged(one: Link, other: Link) -> Link {
 const CUT: Link = Link {
     cut: true,
     loss_percent: 0,
+    damage_percent: 0,
     duplicate_percent: 0,
     delay: Duration::ZERO,
     tail: Duration::ZERO,
@@ -459,7 +475,16 @@ impl Faults {
                     self.stand(now, Duration::from_millis(100), State::Down(id));
                 }
             }
-            State::Paused(id) => world.resume(id),
+            State::Paused(id) => {
+                let leads = |id| {
+                    let raft = world.replica(id).and_then(|replica| replica.raft());
+                    raft.is_some_and(|raft| raft.role() == RoleKind::Leader)
+                };
+                if world.is_paused(id) && leads(id) && leader(world).is_some() {
+                    watch.count("a leader that stood still came back to find another");
+                }
+                world.resume(id);
+            }
             State::DeadDisk(id) => world.disk(id).crash_after(None),
             State::ClockRate(id) => world.set_clock_rate(id, 1000),
             State::Rollback(id, copy) => {
@@ -496,6 +521,7 @@ impl Faults {
         if !world.is_up(id) {
             return;
         }
+        watch.note_crash(id);
         let raft = world.replica(id).and_then(|replica| replica.raft());
         if raft.is_some_and(|raft| raft.durable() < raft.last().index) {
             watch.count("a crash with an unsynced tail");
@@ -767,6 +793,11 @@ impl Strike<'_> {
                 self.world.reset_link(one, other, later);
                 format!("{one} and {other}")
             }
+            Fault::Damage => {
+                let damage_percent = 1 + self.random.below(10);
+                let which = self.some_links(Link { damage_percent, ..Link::default() });
+                format!("{damage_percent} % {which}")
+            }
             Fault::Crash => {
                 let id = self.any();
                 self.crash(id);
@@ -808,14 +839,16 @@ impl Strike<'_> {
                 let other = self.any();
                 let to = (other != id).then_some(other);
                 self.world.transfer(id, to);
+                let target = self.world.status(id).and_then(|raft| raft.transferring_to);
+                self.watch.note_transfer(id, target);
                 if self.random.chance(30) {
-                    // Interrupted.
-                    let dies = if self.random.chance(50) { id } else { other };
+                    let dies = if self.random.chance(50) { id } else { target.unwrap_or(other) };
                     self.crash(dies);
-                } else if self.world.status(id).is_some_and(|s| s.transferring_to.is_some()) {
-                    self.watch.count("a transfer done");
                 }
-                format!("{id} to {other}")
+                match target {
+                    Some(target) => format!("{id} to {target}"),
+                    None => format!("{id} to {other}, who cannot take it over"),
+                }
             }
             Fault::Campaign => {
                 let id = self.any();
@@ -858,9 +891,11 @@ impl Strike<'_> {
             Fault::Shorten
             | Fault::Lengthen
             | Fault::Unlink
+            | Fault::Rename
             | Fault::BitFlip
             | Fault::Zeroed
             | Fault::ReadError => self.damage(fault)?,
+            Fault::LostWrite | Fault::Misdirected => self.lose_write(fault)?,
             Fault::EditValues => self.edit_values()?,
             Fault::Jump => {
                 let (id, hour) = (self.any(), 3_600_000);
@@ -907,6 +942,11 @@ impl Strike<'_> {
         let had = identity(self.world, id);
         self.watch.mute(id, had.as_ref());
         take_away(self.world.disk(id), part);
+        self.watch.count(match part {
+            Part::Directory => "all of a directory wiped",
+            Part::Log => "a log alone wiped",
+            Part::Identity => "an identity alone wiped",
+        });
         Some(format!("{part:?} of {id}"))
     }
 
@@ -956,6 +996,8 @@ impl Strike<'_> {
         }
         let done = if fault == Fault::Unlink {
             disk.remove(&name).and_then(|()| disk.sync_dir("wal"))
+        } else if fault == Fault::Rename {
+            disk.rename(&name, &format!("{name}.old")).and_then(|()| disk.sync_dir("wal"))
         } else if fault == Fault::Lengthen {
             file.set_len(length + 1 + self.random.below(8_192)).and_then(|()| file.sync())
         } else if fault == Fault::Shorten {
@@ -967,6 +1009,19 @@ impl Strike<'_> {
         assert!(done.is_ok(), "a disk that works does this: {done:?}");
         self.watch.suspect(id, had.as_ref());
         Some(format!("{name} of {id}"))
+    }
+
+    /// A disk is about to break its word for one page. That page has a second copy elsewhere
+    /// ([`MemDisk::lose_write`]); until the node has looked at its log again nobody knows.
+    fn lose_write(&mut self, fault: Fault) -> Option<String> {
+        let id = self.any_or_leader();
+        let trusted = self.world.config().rules.trust_wiped;
+        (!trusted && self.world.is_up(id) && self.watch.may_lose(self.world, id)).then_some(())?;
+        let had = identity(self.world, id);
+        let seed = self.random.next();
+        self.world.disk(id).lose_write("wal", seed, fault == Fault::Misdirected);
+        self.watch.suspect(id, had.as_ref());
+        Some(format!("{id}"))
     }
 
     /// Bytes of a file become others, or cannot be read: where there are some, more often than not.

@@ -127,9 +127,9 @@ impl Options {
         let forms = nodes > 1 && random.chance(15);
         let clients = 2 + usize::try_from(random.below(4)).expect("small");
         let length = between(&mut random, 240_000 * MS, 480_000 * MS);
-        let bridge = nodes > 2 && random.chance(2) && world.profile == Profile::Modern;
+        let bridge = nodes > 2 && random.chance(4) && world.profile == Profile::Modern;
         let lost = quorum(nodes) + u8::try_from(random.below(3)).expect("small");
-        let beyond = (nodes > 2 && random.chance(3)).then(|| lost.min(nodes - 1));
+        let beyond = (nodes > 2 && random.chance(4)).then(|| lost.min(nodes - 1));
         let length = limits.length.unwrap_or(length);
         let (bursts, plan) = Self::plan(Random::new(seed ^ 0x706c_616e), length, limits);
         Self {

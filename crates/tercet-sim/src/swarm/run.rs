@@ -16,7 +16,7 @@ use super::load::Load;
 use super::options::{Options, quorum};
 use super::sometimes::Met;
 use super::watch::Watch;
-use crate::network::{Link, Said};
+use crate::network::{Link, Mishaps, Said};
 use crate::rules::{Line, Refinement};
 use crate::world::{Answer, Happened, What, World};
 
@@ -84,6 +84,7 @@ pub fn run_told(options: &Options, tell: &mut dyn FnMut(Told<'_>)) -> Outcome {
         let text = text.unwrap_or_default();
         Err((Invariant::of_assertion(&text), format!("asserts: {text}")))
     });
+    life.count_mishaps();
     let simulated = life.world.now().since(life.begun);
     let failure = found.err().map(|(invariant, text)| Failure { invariant, text, at: simulated });
     let states = if failure.is_some() { states(&life.world) } else { Vec::new() };
@@ -165,6 +166,24 @@ impl<'a> Life<'a> {
             options,
             tell,
             world,
+        }
+    }
+
+    /// What the network and the disks have counted themselves.
+    fn count_mishaps(&mut self) {
+        let Mishaps { damaged, damaged_entries, cut_off, replayed_late } = self.world.mishaps();
+        let ids = self.world.node_ids();
+        let astray = ids.into_iter().map(|id| self.world.disk(id).gone_astray()).sum();
+        for (what, times) in [
+            ("a damaged byte on the wire refused", damaged),
+            ("a damaged entry on the wire refused", damaged_entries),
+            ("a message lost with its connection", cut_off),
+            ("a message again, a minute late or more", replayed_late),
+            ("a write gone astray", astray),
+        ] {
+            if times > 0 {
+                *self.watch.met.entry(what).or_default() += times;
+            }
         }
     }
 
@@ -406,10 +425,14 @@ impl<'a> Life<'a> {
         Ok(())
     }
 
-    /// Two halves that hear each other only through one node: who leads stays leader.
+    /// Two halves that hear each other only through one node: who leads stays leader, though one half
+    /// does not hear it. (So the leader is not the bridge itself, whom all hear.)
     fn bridge(&mut self) -> Found {
-        let ids = self.world.node_ids();
+        let mut ids = self.world.node_ids();
         let middle = ids.len() / 2;
+        if leader(&self.world) == Some(ids[middle]) {
+            ids.rotate_left(1);
+        }
         let cut = Link { cut: true, ..Link::default() };
         let mut links = Vec::new();
         for (a, from) in ids.iter().enumerate() {

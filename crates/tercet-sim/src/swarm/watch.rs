@@ -53,6 +53,10 @@ pub struct Watch {
     /// Those that came back with entries whose bytes are damaged: until the others have repaired or
     /// dropped them, they count as if they had lost a memory.
     damaged: BTreeSet<NodeId>,
+    /// A leader that hands over, and to whom.
+    transfer: Option<(NodeId, NodeId)>,
+    /// Who was elected with damaged entries, and in which term.
+    elected_damaged: Option<(NodeId, Term)>,
     answers: u64,
     acknowledgements: u64,
     /// One in so many commits of a leader is looked up; with 0, none is.
@@ -189,6 +193,19 @@ impl Watch {
         }
     }
 
+    /// A leader was asked to hand over; `to` is whom it has chosen, if anybody.
+    pub(crate) fn note_transfer(&mut self, from: NodeId, to: Option<NodeId>) {
+        self.transfer = to.map(|to| (from, to));
+    }
+
+    /// A node crashes now.
+    pub(crate) fn note_crash(&mut self, id: NodeId) {
+        if self.transfer.is_some_and(|(from, to)| id == from || id == to) {
+            self.count("a transfer interrupted by a crash");
+            self.transfer = None;
+        }
+    }
+
     // --- what nodes do ---
 
     /// Something happened in the world just now.
@@ -276,6 +293,19 @@ impl Watch {
             }
         } else if let Event::EntryRepaired { .. } = event {
             self.count("a damaged entry repaired");
+            let raft = world.replica(id).and_then(|replica| replica.raft());
+            if let Some(raft) = raft.filter(|raft| raft.role() == RoleKind::Leader) {
+                self.count("a damaged entry repaired by its leader");
+                if self.elected_damaged == Some((id, raft.term())) {
+                    self.count("a new leader repaired what had been damaged before");
+                }
+            }
+        } else if let Event::RepairGivenUp { .. } = event {
+            self.count("a leader gave up a repair");
+        } else if let Event::DiskStalled { .. } = event {
+            self.count("a leader stepped down for its stalled disk");
+        } else if let Event::Amnesia { .. } = event {
+            self.count("a leader noticed that a peer had lost its memory");
         } else if let Event::NeverCommitted { .. } = event {
             self.count("a damaged entry dropped, never committed");
         } else if let Event::QuorumLost { .. } = event {
@@ -286,6 +316,7 @@ impl Watch {
             self.count("a vote refused for an old log");
         } else if let Event::TransferGivenUp { .. } = event {
             self.count("a transfer given up");
+            self.transfer = None;
         } else if let Event::Dropped { why: DropReason::OldSender | DropReason::NotForMe, .. } =
             event
         {
@@ -302,6 +333,24 @@ impl Watch {
         if other != id {
             let text = format!("term {term} has two leaders: {other} and {id}");
             return Err((Invariant::ElectionSafety, text));
+        }
+        if self.transfer.take().is_some_and(|(_, to)| to == id) {
+            self.count("a transfer done");
+        }
+        let roles = |role| {
+            let others = world.node_ids().into_iter().filter(move |other| *other != id);
+            let rafts = others.filter_map(|id| world.replica(id).and_then(|r| r.raft()));
+            rafts.filter(|raft| raft.role() == role).count()
+        };
+        if roles(RoleKind::Leader) > 0 {
+            self.count("a leader elected while another believed to lead");
+        }
+        if roles(RoleKind::Quarantined) > 0 {
+            self.count("a leader elected while a node was mute");
+        }
+        if world.status(id).is_some_and(|raft| !raft.faulty.is_empty()) {
+            self.count("a leader elected with damaged entries");
+            self.elected_damaged = Some((id, term));
         }
         let Some(raft) = world.replica(id).and_then(|replica| replica.raft()) else {
             return Ok(());

@@ -18,7 +18,7 @@ use crate::args::SwarmArgs;
 use crate::output::{self, line, note, progress};
 
 /// With so many seeds everything must have been met.
-const ENOUGH: u64 = 1000;
+const ENOUGH: u64 = 500;
 /// One seed in so many is lived twice.
 const TWICE: u64 = 100;
 /// So many failures are made smaller; the others are only named.
