@@ -60,6 +60,7 @@ impl Trial {
 const CUT: Link = Link {
     cut: true,
     loss_percent: 0,
+    damage_percent: 0,
     duplicate_percent: 0,
     delay: Duration::ZERO,
     tail: Duration::ZERO,

@@ -56,7 +56,7 @@ pub(super) fn run(args: &SwarmArgs, json: bool) -> anyhow::Result<u8> {
     let swarm = live_all(seeds, count, threads, &limits);
     let took = begun.elapsed();
     let is_whole = args.faults.is_none() && args.only.is_none() && args.minutes.is_none();
-    let missing = sometimes::missing(&swarm.met);
+    let missing = sometimes::missing_of_all(&swarm.met);
     let has_missed = count >= ENOUGH && is_whole && limits.nodes.is_none() && !missing.is_empty();
     for (at, outcome) in swarm.failed.iter().enumerate() {
         let reduce = at < REDUCED && !args.no_reduce;
@@ -322,6 +322,7 @@ fn summary(swarm: &Swarm, count: u64, took: Duration, threads: usize) -> anyhow:
     table.load_style(presets::NOTHING);
     let mut names: Vec<&str> = Fault::all().map(Fault::name).collect();
     names.extend(sometimes::RARE);
+    names.extend(sometimes::RARE_IN_SHORT_LIVES);
     let cells: Vec<[String; 2]> = names
         .iter()
         .filter_map(|name| Some([(*name).to_owned(), swarm.met.get(name)?.to_string()]))
