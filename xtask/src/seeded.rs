@@ -48,6 +48,7 @@ const ROWS: &[Row] = &[
     row("6", false, Finder::Sim, 10_000),
     row("6", false, Finder::Model("pre-vote"), 10_000_000),
     row("7", true, Finder::Sim, 1_000),
+    row("8a", false, Finder::Sim, 10_000),
     row("8a", false, Finder::Model("old-reply"), 10_000_000),
     row("8b", false, Finder::Sim, 10_000),
     row("9", true, Finder::Sim, 100),

@@ -149,11 +149,13 @@ impl Load {
         request
     }
 
-    /// The same, and asks this node first.
-    pub(crate) fn come_to(&mut self, node: NodeId, now: Time) -> usize {
-        let request = self.come(now);
-        self.clients.last_mut().expect("it came").favourite = node;
-        request
+    /// A client sends one request to a node, and goes away.
+    pub(crate) fn leave(&mut self, node: NodeId, world: &mut World) {
+        let number = self.new_request();
+        let request = &mut self.requests[number];
+        request.maybe = true;
+        let op = world.submit(node, request.id, request.values.clone());
+        self.ops.insert(op, Purpose::Submit { client: 0, request: number });
     }
 
     /// A client comes with one large value.

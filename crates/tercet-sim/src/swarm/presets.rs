@@ -144,6 +144,7 @@ impl Preset {
             }
             Self::Peace(trial) => {
                 options.trial = Some(trial);
+                options.lookups = 1;
                 Vec::new()
             }
         };

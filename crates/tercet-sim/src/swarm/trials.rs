@@ -138,34 +138,37 @@ impl Life<'_> {
         let majority: Vec<NodeId> = others.iter().copied().chain([next]).collect();
         self.step(&format!("{first} leads, cut off with {late}, whose answers are late"));
         set_links(self, CUT, &[first, late], &majority);
-        let answers = Some(MessageKind::AppendReply);
-        self.world.change_gate(late, GateChange::Hold(first, answers));
-        for _ in 0..2 + random.below(6) {
-            self.load.come_to(first, self.world.now());
+        self.world.change_gate(late, GateChange::Hold(first, Some(MessageKind::AppendReply)));
+        // Nobody waits for an answer and asks elsewhere: the next leader's log is shorter.
+        for _ in 0..6 + random.below(6) {
+            self.load.leave(first, &mut self.world);
         }
-        self.pass(self.world.now().after(self.timeouts(2)))?;
-        self.step(&format!("{next} campaigns, and the cut ends"));
+        self.pass(self.world.now().after(self.timeouts(1)))?;
         self.world.interfere(next, LabInput::Campaign);
-        self.pass(self.world.now().after(self.timeouts(1)))?;
+        self.pass(self.world.now().after(self.timeouts(3)))?;
+        let second = self.led()?;
+        self.step(&format!("the cut ends; {second} leads"));
         set_links(self, Link::default(), &[first, late], &majority);
-        self.pass(self.world.now().after(self.timeouts(2)))?;
-        self.step(&format!("{first} campaigns; only {next} hears it then"));
-        self.world.interfere(first, LabInput::Campaign);
+        self.pass(self.world.now().after(self.timeouts(3)))?;
+        self.step(&format!("{first} leads again, and only {next} hears it"));
+        let second = self.led()?;
+        self.world.transfer(second, Some(first));
         self.pass(self.world.now().after(self.timeouts(1)))?;
-        set_links(self, CUT, &[first], &others);
-        set_links(self, CUT, &[first], &[late]);
-        for _ in 0..2 + random.below(10) {
-            self.load.come_to(first, self.world.now());
+        others.push(late);
+        for other in &others {
+            self.world.set_link(first, *other, CUT);
         }
-        let soon = self.options.world.election_timeout_min / 4;
-        self.pass(self.world.now().after(soon))?;
+        for _ in 0..1 + random.below(4) {
+            self.load.leave(first, &mut self.world);
+        }
+        self.pass(self.world.now().after(self.options.world.election_timeout_min / 4))?;
         self.step(&format!("what {late} said comes"));
-        self.world.set_link(late, first, Link::default());
         self.world.change_gate(late, GateChange::Heal);
         self.world.change_gate(late, GateChange::Release(None));
         self.pass(self.world.now().after(self.timeouts(2)))?;
-        set_links(self, Link::default(), &[first], &others);
-        set_links(self, Link::default(), &[first], &[late]);
+        for other in &others {
+            self.world.set_link(first, *other, Link::default());
+        }
         Ok(())
     }
 
