@@ -138,7 +138,13 @@ pub(crate) fn run(
         let runs = if *finder == Finder::Sim { starts } else { 1 };
         let is_found = counts.len() as u64 == runs;
         let median = counts.get(counts.len() / 2).filter(|_| is_found);
-        let how = found.first().map_or("", |found| &found.how);
+        let mut hows: Vec<&str> = Vec::new();
+        for found in &found {
+            if !hows.contains(&found.how.as_str()) {
+                hows.push(&found.how);
+            }
+        }
+        let how = hows.join(", ");
         println!(
             "{bug:<5} {by:<26} {how:<34} {:>10} {usual:>10}{}",
             median.map_or_else(|| format!("{}/{runs}", counts.len()), u64::to_string),

@@ -7,6 +7,7 @@
 #![allow(clippy::wildcard_enum_match_arm, reason = "a test looks at one event out of many")]
 
 mod elections;
+mod historical;
 mod messages;
 mod reads;
 mod rejoin;
