@@ -117,7 +117,10 @@ pub fn script(name: &str, plan: &Plan, found: &Counterexample) -> String {
             held.extend(std::iter::repeat_n(sent.clone(), copies));
         }
     }
-    script.line(&format!("# {}", found.violation));
+    // What an assertion says may have several lines.
+    for line in found.violation.to_string().lines() {
+        script.line(&format!("# {line}"));
+    }
     if let Some(name) = found.violation.invariant.in_scripts() {
         script.line(&format!("expect invariants violated={name}"));
     }

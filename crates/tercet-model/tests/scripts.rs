@@ -34,6 +34,19 @@ fn votes_for_shorter_logs() {
     shows_in_the_simulator("replication", |rules| rules.ignore_log_in_votes = true);
 }
 
+/// An assertion that compares says what it found in lines of its own.
+#[test]
+fn a_violation_that_has_several_lines() {
+    let suite = suites().into_iter().find(|known| known.name == "figure-8").unwrap();
+    let mut plan = suite.plan;
+    plan.setup.rules.commit_old_terms = true;
+    let mut found = search(&plan, &mut |_| {}).found.unwrap();
+    found.violation.what.push_str(": assertion `left == right` failed\n  left: 1\n right: 2");
+    let text = script(suite.name, &plan, &found);
+    parse(&text).unwrap_or_else(|errors| panic!("{errors:?}\n{text}"));
+    assert!(text.contains("\n#  right: 2\n"), "{text}");
+}
+
 /// A gate's messages die with their sender's process: what arrives after a wipe, the script can
 /// only say in words. It is a script all the same.
 #[test]

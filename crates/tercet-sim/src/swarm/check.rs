@@ -87,3 +87,117 @@ const fn invariant_of(violation: &Violation) -> Invariant {
         | Violation::StaleRead { .. } => Invariant::Linearizability,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::random::Random;
+    use crate::swarm::load::Request;
+    use crate::swarm::run::Life;
+    use crate::swarm::{Limits, Preset};
+
+    type Break = fn(&mut World, &mut Load, &mut Random);
+
+    fn any<'a>(
+        load: &'a mut Load,
+        random: &mut Random,
+        which: impl Fn(&Request) -> bool,
+    ) -> &'a mut Request {
+        let mut chosen: Vec<_> = load.requests.iter_mut().filter(|r| which(r)).collect();
+        let at = usize::try_from(random.below(chosen.len() as u64)).unwrap();
+        chosen.swap_remove(at)
+    }
+
+    const fn is_answered(request: &Request) -> bool {
+        !request.answers.is_empty()
+    }
+
+    /// A check that cannot fail proves nothing: a good life is judged good, and the same one with
+    /// one thing changed in it is not.
+    #[test]
+    fn a_life_with_one_thing_changed_is_refused() {
+        let breaks: [(Invariant, &str, Break); 11] = [
+            (Invariant::Durability, "was acknowledged as", |_, load, random| {
+                let mut lost = any(load, random, is_answered).clone();
+                lost.id += 1 << 32;
+                load.requests.push(lost);
+            }),
+            (Invariant::ExactlyOnce, "nobody submitted it", |_, load, _| {
+                let at = load.requests.iter().position(is_answered).unwrap();
+                load.requests.remove(at);
+            }),
+            (Invariant::ExactlyOnce, "phantom", |_, load, random| {
+                let request = any(load, random, is_answered);
+                request.answers.clear();
+                (request.given_up, request.maybe) = (true, false);
+            }),
+            (Invariant::ExactlyOnce, "torn", |_, load, random| {
+                // Nobody knows of it, and one of its values is not there.
+                let request = any(load, random, is_answered);
+                request.answers.clear();
+                request.maybe = true;
+                request.values.push(bytes::Bytes::from_static(b"another"));
+            }),
+            (Invariant::ExactlyOnce, "(entry, first, last) is Some", |_, load, random| {
+                let of_another = any(load, random, is_answered).answers.clone();
+                let request = load
+                    .requests
+                    .iter_mut()
+                    .find(|r| is_answered(r) && r.answers[0].index != of_another[0].index);
+                request.unwrap().answers.extend(of_another);
+            }),
+            (Invariant::ExactlyOnce, "was appended 2 times", |_, load, random| {
+                let is_first = |r: &Request| r.answers.iter().any(|done| !done.duplicate);
+                let request = any(load, random, is_first);
+                let first = request.answers.iter().find(|done| !done.duplicate).cloned();
+                request.answers.extend(first);
+            }),
+            (Invariant::Linearizability, "out of order", |_, load, _| {
+                let mut acked: Vec<_> =
+                    load.requests.iter_mut().filter(|r| is_answered(r)).collect();
+                acked.sort_by_key(|request| request.answers[0].index);
+                let last = acked.last().unwrap().ended.unwrap();
+                // The first in the log is asked for when the last was answered.
+                (acked[0].begun, acked[0].ended) = (last + 1, Some(last + 2));
+            }),
+            (Invariant::Linearizability, "stale", |_, load, _| {
+                let read = load
+                    .reads
+                    .iter_mut()
+                    .rev()
+                    .find(|read| read.linearizable && read.records.len() > 1);
+                read.unwrap().records.clear();
+            }),
+            (Invariant::Linearizability, "a read returned", |_, load, _| {
+                let read = load.reads.iter_mut().find(|read| read.records.len() > 1).unwrap();
+                let (one, other) = read.records.split_at_mut(1);
+                std::mem::swap(&mut one[0].1, &mut other[0].1);
+            }),
+            (Invariant::Identity, "is not made of the committed records", |world, _, _| {
+                use tercet_wal::{Disk as _, DiskFile as _};
+                let id = world.node_ids()[2];
+                let file = world.disk(id).open("values.log").unwrap().unwrap();
+                let end = file.len().unwrap();
+                file.write_at(b"write nobody\n", end).unwrap();
+            }),
+            (Invariant::Identity, "the log of n2 is not that of n1", |world, _, _| {
+                let id = world.node_ids()[1];
+                world.crash(id, tercet_wal::Survive::All);
+            }),
+        ];
+        for (number, (invariant, words, break_it)) in (0..).zip(breaks) {
+            for seed in 0..3 {
+                let limits = Limits { nodes: Some(3), ..Limits::default() };
+                let options = Preset::LateMessages.draw(seed, &limits);
+                let mut tell = |_: crate::swarm::Told<'_>| {};
+                let mut life = Life::new(&options, &mut tell);
+                assert_eq!(life.live(), Ok(()), "seed {seed}");
+                let mut random = Random::new(number << 8 | seed);
+                break_it(&mut life.world, &mut life.load, &mut random);
+                let (found, text) = check(&mut life.world, &life.load).unwrap_err();
+                assert_eq!(found, invariant, "{words}, seed {seed}: {text}");
+                assert!(text.contains(words), "{words}, seed {seed}: {text}");
+            }
+        }
+    }
+}

@@ -149,7 +149,7 @@ pub(super) struct Life<'a> {
 }
 
 impl<'a> Life<'a> {
-    fn new(options: &'a Options, tell: &'a mut dyn FnMut(Told<'_>)) -> Self {
+    pub(super) fn new(options: &'a Options, tell: &'a mut dyn FnMut(Told<'_>)) -> Self {
         let mut world = World::new(options.world.clone());
         world.overhear();
         world.record_messages();
@@ -187,7 +187,7 @@ impl<'a> Life<'a> {
         }
     }
 
-    fn live(&mut self) -> Found {
+    pub(super) fn live(&mut self) -> Found {
         self.begin()?;
         self.disturb()?;
         self.heal("heal");
