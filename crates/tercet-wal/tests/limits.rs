@@ -55,7 +55,11 @@ fn indexes(entries: &[Entry]) -> Vec<u64> {
 fn in_memory(wal: &Wal<MemDisk>, disk: &MemDisk) -> Vec<u64> {
     let all = vec![0x55; disk.contents(&segment(1)).unwrap().len() - HEADER];
     disk.damage(&segment(1), HEADER, &all);
-    let readable = |index: &u64| wal.read(disk, *index, *index, 0).is_ok();
+    let readable = |index: &u64| {
+        let is_readable = wal.read(disk, *index, *index, 0).is_ok();
+        assert_eq!(wal.header(disk, *index).is_ok(), is_readable, "entry {index}");
+        is_readable
+    };
     let found = (1..=wal.last_index()).filter(readable).collect();
     disk.damage(&segment(1), HEADER, &all);
     found
@@ -88,8 +92,10 @@ fn a_read_gives_what_fits() {
 fn a_read_ends_before_damage() {
     let (mut wal, disk) = log(9, 0);
     damage(&disk, 4);
-    let two = 2 * FRAME as u64;
-    assert_eq!(indexes(&wal.read(&disk, 2, 9, two).unwrap()), [2, 3]);
+    // Two entries fit, and the third is not touched, up to the byte where it begins.
+    for bytes_max in [2 * FRAME, 2 * (FRAME_HEADER + FRAME)] {
+        assert_eq!(indexes(&wal.read(&disk, 2, 9, bytes_max as u64).unwrap()), [2, 3]);
+    }
     assert!(!wal.is_faulty(4));
     assert!(wal.note_faulty(4).unwrap());
     assert!(wal.is_faulty(4) && !wal.is_faulty(3) && !wal.is_faulty(5));
