@@ -1,0 +1,218 @@
+//! etcd: puts of new keys, and linearizable gets.
+
+use std::process::Command;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use tonic::client::Grpc;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::transport::{Channel, Endpoint};
+use tonic_prost::ProstCodec;
+
+use crate::System;
+use crate::load::{Kind, Load, Sample, VALUE, closed_loop};
+use crate::peers::{Peer, Processes, free_ports, until};
+
+/// What is needed of etcd's schema (`etcdserverpb`, `mvccpb`).
+mod schema {
+    use bytes::Bytes;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Header {
+        #[prost(uint64, tag = "2")]
+        pub(super) member_id: u64,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Put {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(super) key: Bytes,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub(super) value: Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct PutDone {
+        #[prost(message, optional, tag = "1")]
+        pub(super) header: Option<Header>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Range {
+        #[prost(bytes = "bytes", tag = "1")]
+        pub(super) key: Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct KeyValue {
+        #[prost(bytes = "bytes", tag = "5")]
+        pub(super) value: Bytes,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct RangeDone {
+        #[prost(message, repeated, tag = "2")]
+        pub(super) kvs: Vec<KeyValue>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Status {}
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct StatusDone {
+        #[prost(message, optional, tag = "1")]
+        pub(super) header: Option<Header>,
+        #[prost(uint64, tag = "4")]
+        pub(super) leader: u64,
+    }
+}
+
+use schema::{Put, PutDone, Range, RangeDone, Status, StatusDone};
+
+/// A connection to one node.
+#[derive(Clone)]
+struct Client(Grpc<Channel>);
+
+impl Client {
+    fn new(endpoint: &str) -> anyhow::Result<Self> {
+        let endpoint = Endpoint::from_shared(endpoint.to_owned())?.tcp_nodelay(true);
+        Ok(Self(Grpc::new(endpoint.connect_lazy())))
+    }
+
+    async fn call<Q, A>(&mut self, path: &'static str, question: Q) -> anyhow::Result<A>
+    where
+        Q: prost::Message + Send + Sync + 'static,
+        A: prost::Message + Default + Send + Sync + 'static,
+    {
+        self.0.ready().await?;
+        let path = PathAndQuery::from_static(path);
+        let codec = ProstCodec::<Q, A>::default();
+        Ok(self.0.unary(tonic::Request::new(question), path, codec).await?.into_inner())
+    }
+
+    async fn put(&mut self, key: String, value: Bytes) -> anyhow::Result<()> {
+        let put = Put { key: key.into(), value };
+        self.call::<_, PutDone>("/etcdserverpb.KV/Put", put).await.map(drop)
+    }
+
+    /// The value of a key that is there.
+    async fn get(&mut self, key: String) -> anyhow::Result<Bytes> {
+        let range = Range { key: key.into() };
+        let mut done: RangeDone = self.call("/etcdserverpb.KV/Range", range).await?;
+        Ok(done.kvs.pop().context("the key is not there")?.value)
+    }
+}
+
+/// Gets go over so many keys.
+const KEYS: u64 = 1000;
+
+pub(crate) struct Etcd {
+    pub(crate) peer: Peer,
+}
+
+impl System for Etcd {
+    fn name(&self) -> &'static str {
+        "etcd"
+    }
+
+    fn knows(&self, load: &Load) -> bool {
+        load.kind != Kind::Stream
+    }
+
+    fn measure(
+        &self,
+        loads: &[Load],
+        warm_up: Duration,
+        length: Duration,
+    ) -> anyhow::Result<Vec<Sample>> {
+        let dir = tempfile::Builder::new().prefix("compare-etcd-").tempdir_in(&self.peer.dir)?;
+        let (clients, peers) = (free_ports(3)?, free_ports(3)?);
+        let url = |port: &u16| format!("http://127.0.0.1:{port}");
+        let cluster: Vec<String> =
+            (1..).zip(&peers).map(|(id, port)| format!("n{id}={}", url(port))).collect();
+        let mut processes = Processes::new();
+        for (id, (client, peer)) in (1..).zip(clients.iter().zip(&peers)) {
+            let mut command = Command::new(&self.peer.program);
+            command
+                .args(["--name", &format!("n{id}"), "--initial-cluster", &cluster.join(",")])
+                .arg("--data-dir")
+                .arg(dir.path().join(format!("n{id}")))
+                .args([
+                    "--listen-client-urls",
+                    &url(client),
+                    "--advertise-client-urls",
+                    &url(client),
+                ])
+                .args([
+                    "--listen-peer-urls",
+                    &url(peer),
+                    "--initial-advertise-peer-urls",
+                    &url(peer),
+                ])
+                .args(["--quota-backend-bytes", "8589934592"]);
+            processes.start(&mut command, &dir.path().join(format!("n{id}.log")))?;
+        }
+        let endpoints: Vec<String> = clients.iter().map(url).collect();
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async {
+            let leader = until("etcd's leader", || leader(&endpoints)).await?;
+            let mut samples = Vec::new();
+            for load in loads {
+                samples.push(self.one(&leader, *load, warm_up, length).await?);
+            }
+            Ok(samples)
+        })
+    }
+}
+
+/// The endpoint of the node that leads.
+async fn leader(endpoints: &[String]) -> anyhow::Result<String> {
+    for endpoint in endpoints {
+        let mut client = Client::new(endpoint)?;
+        let status: StatusDone = client.call("/etcdserverpb.Maintenance/Status", Status {}).await?;
+        let member = status.header.context("a header")?.member_id;
+        ensure!(status.leader != 0, "there is no leader yet");
+        if status.leader == member {
+            return Ok(endpoint.clone());
+        }
+    }
+    anyhow::bail!("none of them leads")
+}
+
+impl Etcd {
+    async fn one(
+        &self,
+        leader: &str,
+        load: Load,
+        warm_up: Duration,
+        length: Duration,
+    ) -> anyhow::Result<Sample> {
+        let mut clients = Vec::new();
+        for _ in 0..load.connections {
+            clients.push(Client::new(leader)?);
+        }
+        let value = Bytes::from(vec![b'v'; VALUE]);
+        if load.kind == Kind::Read {
+            for key in 0..KEYS {
+                clients[0].put(format!("read-{key}"), value.clone()).await?;
+            }
+        }
+        // New keys in each run.
+        let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
+        let client = |number: usize| {
+            let (client, value) = (clients[number % clients.len()].clone(), value.clone());
+            move |count: u64| {
+                let (mut client, value) = (client.clone(), value.clone());
+                async move {
+                    if load.kind == Kind::Read {
+                        client.get(format!("read-{}", count % KEYS)).await.is_ok()
+                    } else {
+                        client.put(format!("{run}-{number}-{count}"), value).await.is_ok()
+                    }
+                }
+            }
+        };
+        Ok(closed_loop(self.name(), load, warm_up, length, client).await)
+    }
+}

@@ -1,0 +1,157 @@
+//! The loads, and a closed loop over any client.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+/// What each value weighs.
+pub(crate) const VALUE: usize = 256;
+
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
+pub(crate) enum Kind {
+    /// Each client waits for its answer before it submits again.
+    Append,
+    /// Each connection has several submits under way; for systems without such streams, as many
+    /// clients on it instead.
+    Stream,
+    /// A linearizable read of one value.
+    Read,
+}
+
+/// So many requests under way on so many connections.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, serde::Serialize)]
+pub(crate) struct Load {
+    pub(crate) kind: Kind,
+    pub(crate) in_flight: usize,
+    pub(crate) connections: usize,
+}
+
+impl Load {
+    pub(crate) fn all() -> Vec<Self> {
+        let load = |kind, in_flight, connections| Self { kind, in_flight, connections };
+        vec![
+            load(Kind::Append, 1, 1),
+            load(Kind::Append, 16, 4),
+            load(Kind::Append, 64, 8),
+            load(Kind::Append, 256, 8),
+            load(Kind::Stream, 64, 8),
+            load(Kind::Stream, 256, 8),
+            load(Kind::Read, 1, 1),
+            load(Kind::Read, 64, 8),
+        ]
+    }
+
+    /// The load that a system without streams is measured by.
+    pub(crate) fn without_streams(self) -> Self {
+        let kind = if self.kind == Kind::Stream { Kind::Append } else { self.kind };
+        Self { kind, ..self }
+    }
+}
+
+impl fmt::Display for Load {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, in_flight, connections } = self;
+        match kind {
+            Kind::Append => write!(f, "append, {in_flight} clients on {connections}"),
+            Kind::Stream => write!(f, "append, {in_flight} in flight on {connections} (streams)"),
+            Kind::Read => write!(f, "linearizable read, {in_flight} clients on {connections}"),
+        }
+    }
+}
+
+/// What one run of one load came to.
+#[derive(Clone, Debug, serde::Serialize)]
+pub(crate) struct Sample {
+    pub(crate) system: &'static str,
+    pub(crate) load: Load,
+    pub(crate) per_second: f64,
+    pub(crate) p50_us: f64,
+    pub(crate) p99_us: f64,
+    pub(crate) errors: u64,
+}
+
+impl fmt::Display for Sample {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "{:<45} {:>8.0}/s   p50 {:>7.2} ms   p99 {:>7.2} ms",
+            self.load.to_string(),
+            self.per_second,
+            self.p50_us / 1e3,
+            self.p99_us / 1e3
+        )?;
+        if self.errors > 0 { write!(f, "   {} errors", self.errors) } else { Ok(()) }
+    }
+}
+
+/// The sample of some latencies.
+pub(crate) fn sample(
+    system: &'static str,
+    load: Load,
+    mut latencies: Vec<Duration>,
+    took: Duration,
+    errors: u64,
+) -> Sample {
+    latencies.sort_unstable();
+    let at = |percent: usize| {
+        let last = latencies.len().saturating_sub(1);
+        latencies.get(last * percent / 100).map_or(f64::NAN, |time| time.as_secs_f64() * 1e6)
+    };
+    Sample {
+        system,
+        load,
+        per_second: latencies.len() as f64 / took.as_secs_f64(),
+        p50_us: at(50),
+        p99_us: at(99),
+        errors,
+    }
+}
+
+/// Each client asks again as soon as it is answered.
+pub(crate) async fn closed_loop<C, F>(
+    system: &'static str,
+    load: Load,
+    warm_up: Duration,
+    length: Duration,
+    client: impl Fn(usize) -> C,
+) -> Sample
+where
+    C: FnMut(u64) -> F + Send + 'static,
+    F: Future<Output = bool> + Send,
+{
+    let stop = Arc::new(AtomicBool::new(false));
+    let from = Instant::now() + warm_up;
+    let tasks: Vec<_> = (0..load.in_flight)
+        .map(|number| {
+            let (mut ask, stop) = (client(number), Arc::clone(&stop));
+            tokio::spawn(async move {
+                let (mut latencies, mut errors, mut count) = (Vec::new(), 0_u64, 0_u64);
+                while !stop.load(Ordering::Relaxed) {
+                    let begun = Instant::now();
+                    let is_done = ask(count).await;
+                    count += 1;
+                    if begun < from {
+                        continue;
+                    }
+                    if is_done {
+                        latencies.push(begun.elapsed());
+                    } else {
+                        errors += 1;
+                    }
+                }
+                (latencies, errors)
+            })
+        })
+        .collect();
+    tokio::time::sleep(warm_up + length).await;
+    stop.store(true, Ordering::Relaxed);
+    let took = from.elapsed();
+    let (mut latencies, mut errors) = (Vec::new(), 0);
+    for task in tasks {
+        let (of_one, failed) = task.await.expect("a client does not panic");
+        latencies.extend(of_one);
+        errors += failed;
+    }
+    sample(system, load, latencies, took, errors)
+}

@@ -1,0 +1,121 @@
+//! NATS JetStream: a stream with three copies in files, synced for each message before the answer.
+
+use std::fs;
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use async_nats::jetstream;
+use async_nats::jetstream::stream::{Config, StorageType};
+
+use crate::System;
+use crate::load::{Kind, Load, Sample, VALUE, closed_loop};
+use crate::peers::{Peer, Processes, free_ports, until};
+
+pub(crate) struct Nats {
+    pub(crate) peer: Peer,
+}
+
+impl System for Nats {
+    fn name(&self) -> &'static str {
+        "nats"
+    }
+
+    fn knows(&self, load: &Load) -> bool {
+        load.kind == Kind::Append
+    }
+
+    fn measure(
+        &self,
+        loads: &[Load],
+        warm_up: Duration,
+        length: Duration,
+    ) -> anyhow::Result<Vec<Sample>> {
+        let dir = tempfile::Builder::new().prefix("compare-nats-").tempdir_in(&self.peer.dir)?;
+        let (clients, peers) = (free_ports(3)?, free_ports(3)?);
+        let routes: Vec<String> =
+            peers.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
+        let mut processes = Processes::new();
+        for (id, (client, peer)) in (1..).zip(clients.iter().zip(&peers)) {
+            let store = dir.path().join(format!("n{id}"));
+            let config = format!(
+                "server_name: n{id}\nlisten: 127.0.0.1:{client}\njetstream {{\n  store_dir: \"{}\"\n  \
+max_file_store: 20GB\n  sync_interval: always\n}}\ncluster {{\n  name: compare\n  listen: 127.0.0.1:{peer}\n  \
+routes: [{}]\n}}\n",
+                store.display(),
+                routes.join(", ")
+            );
+            let file = dir.path().join(format!("n{id}.conf"));
+            fs::write(&file, config)?;
+            let mut command = Command::new(&self.peer.program);
+            command.arg("-c").arg(&file);
+            processes.start(&mut command, &dir.path().join(format!("n{id}.log")))?;
+        }
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async {
+            let leader = until("a stream", || make_stream(&clients)).await?;
+            let mut samples = Vec::new();
+            for load in loads {
+                samples.push(self.one(leader, *load, warm_up, length).await?);
+            }
+            Ok(samples)
+        })
+    }
+}
+
+async fn connect(port: u16) -> anyhow::Result<async_nats::Client> {
+    async_nats::connect(format!("nats://127.0.0.1:{port}")).await.map_err(anyhow::Error::from)
+}
+
+/// Makes the stream; says the port of the node that leads it.
+async fn make_stream(ports: &[u16]) -> anyhow::Result<u16> {
+    let context = jetstream::new(connect(ports[0]).await?);
+    let config = Config {
+        name: "compare".into(),
+        subjects: vec!["compare.>".into()],
+        num_replicas: 3,
+        storage: StorageType::File,
+        ..Config::default()
+    };
+    let mut stream = context.get_or_create_stream(config).await.map_err(anyhow::Error::from)?;
+    let info = stream.info().await.map_err(anyhow::Error::from)?;
+    let cluster = info.cluster.as_ref().context("no cluster yet")?;
+    let leader = cluster.leader.as_deref().context("no leader yet")?;
+    anyhow::ensure!(
+        cluster.replicas.iter().all(|replica| replica.current),
+        "copies are not level yet"
+    );
+    let slot: usize = leader.trim_start_matches('n').parse()?;
+    ports.get(slot - 1).copied().context("the leader is one of ours")
+}
+
+impl Nats {
+    async fn one(
+        &self,
+        leader: u16,
+        load: Load,
+        warm_up: Duration,
+        length: Duration,
+    ) -> anyhow::Result<Sample> {
+        let mut contexts = Vec::new();
+        for _ in 0..load.connections {
+            contexts.push(jetstream::new(connect(leader).await?));
+        }
+        let client = |number: usize| {
+            let context = contexts[number % contexts.len()].clone();
+            move |_count: u64| {
+                let context = context.clone();
+                async move {
+                    let sent = context
+                        .publish(format!("compare.{number}"), vec![b'v'; VALUE].into())
+                        .await;
+                    match sent {
+                        Ok(answer) => answer.await.is_ok(),
+                        Err(_) => false,
+                    }
+                }
+            }
+        };
+        Ok(closed_loop(self.name(), load, warm_up, length, client).await)
+    }
+}

@@ -1,0 +1,106 @@
+//! Tercet, by its own `tercet bench`: a cluster for each system's turn, the loads on it one by one.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context as _, ensure};
+
+use crate::System;
+use crate::load::{Kind, Load, Sample, VALUE};
+use crate::peers::{Processes, free_ports};
+
+pub(crate) struct Tercet {
+    pub(crate) program: PathBuf,
+    pub(crate) dir: PathBuf,
+}
+
+impl System for Tercet {
+    fn name(&self) -> &'static str {
+        "tercet"
+    }
+
+    fn knows(&self, _load: &Load) -> bool {
+        true
+    }
+
+    fn measure(
+        &self,
+        loads: &[Load],
+        warm_up: Duration,
+        length: Duration,
+    ) -> anyhow::Result<Vec<Sample>> {
+        let dir = tempfile::Builder::new().prefix("compare-tercet-").tempdir_in(&self.dir)?;
+        let (clients, peers) = (free_ports(3)?, free_ports(3)?);
+        let cluster: Vec<String> =
+            (1..).zip(&peers).map(|(id, port)| format!("{id}=127.0.0.1:{port}")).collect();
+        let mut processes = Processes::new();
+        for (id, port) in (1..).zip(&clients) {
+            let mut command = Command::new(&self.program);
+            command
+                .args(["serve", "--id", &format!("{id}"), "--cluster", &cluster.join(",")])
+                .args(["--listen", &format!("127.0.0.1:{port}")])
+                .arg("--data")
+                .arg(dir.path().join(format!("n{id}")));
+            processes.start(&mut command, &dir.path().join(format!("n{id}.log")))?;
+        }
+        let nodes: Vec<String> = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let nodes = nodes.join(",");
+        self.await_leader(&nodes)?;
+        loads.iter().map(|load| self.one(&nodes, *load, warm_up, length, dir.path())).collect()
+    }
+}
+
+impl Tercet {
+    /// A submit that is acknowledged says that one leads.
+    fn await_leader(&self, nodes: &str) -> anyhow::Result<()> {
+        let output = Command::new(&self.program)
+            .args(["submit", "--timeout", "30s", "--node", nodes, "first"])
+            .output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    fn one(
+        &self,
+        nodes: &str,
+        load: Load,
+        warm_up: Duration,
+        length: Duration,
+        dir: &Path,
+    ) -> anyhow::Result<Sample> {
+        let mut command = Command::new(&self.program);
+        let what = if load.kind == Kind::Read { "read" } else { "submit" };
+        command.args(["bench", what, "--json", "--node", nodes, "--size", &VALUE.to_string()]);
+        command.args(["--connections", &load.connections.to_string()]);
+        command.args(["--duration", &format!("{}ms", length.as_millis())]);
+        command.args(["--warm-up", &format!("{}ms", warm_up.as_millis())]);
+        if load.kind == Kind::Stream {
+            let each = load.in_flight / load.connections;
+            command.args(["--stream", "--clients", &load.connections.to_string()]);
+            command.args(["--in-flight", &each.to_string()]);
+        } else {
+            command.args(["--clients", &load.in_flight.to_string()]);
+        }
+        let output = command.current_dir(dir).output()?;
+        ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let report: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+        let number = |pointer: &str| {
+            report
+                .pointer(pointer)
+                .and_then(serde_json::Value::as_f64)
+                .with_context(|| pointer.to_owned())
+        };
+        let errors = report["errors"]
+            .as_object()
+            .map_or(0, |errors| errors.values().filter_map(serde_json::Value::as_u64).sum());
+        Ok(Sample {
+            system: self.name(),
+            load,
+            per_second: number("/records_per_second")?,
+            p50_us: number("/latency_us/p50")?,
+            p99_us: number("/latency_us/p99")?,
+            errors,
+        })
+    }
+}
