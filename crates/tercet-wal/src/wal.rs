@@ -564,7 +564,7 @@ impl<D: Disk> Wal<D> {
             Ok(true) => Ok(()),
             Ok(false) => Err(WalError::Lost { path: segment.name.clone() }),
             Err(error) if is_unreadable(&error) => Err(WalError::Faulty { index, term: 0 }),
-            Err(error) => Err(io_error("read", &segment.name.clone())(error)),
+            Err(error) => Err(io_error("read", &segment.name)(error)),
         }
     }
 
@@ -677,7 +677,7 @@ impl<D: Disk> Wal<D> {
             write_over(&segment.file, &entry.frame, u64::from(place.offset)).map_err(|source| {
                 match is_unreadable(&source) {
                     true => WalError::Unrepairable { path: segment.name.clone(), index, source },
-                    false => io_error("repair", &segment.name.clone())(source),
+                    false => io_error("repair", &segment.name)(source),
                 }
             })?;
             touched.insert(place.segment as usize);
@@ -685,7 +685,7 @@ impl<D: Disk> Wal<D> {
         }
         for position in touched {
             let segment = &self.segments[position];
-            segment.file.sync().map_err(io_error("sync", &segment.name.clone()))?;
+            segment.file.sync().map_err(io_error("sync", &segment.name))?;
         }
         for index in &repaired {
             self.faulty.remove(index);

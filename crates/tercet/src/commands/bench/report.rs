@@ -257,12 +257,14 @@ struct Line {
 /// The plot's size, and the room for its labels.
 const SIZE: (f64, f64) = (900.0, 280.0);
 const MARGIN: (f64, f64) = (64.0, 40.0);
+/// Half of the last label stands beyond the plot.
+const RIGHT: f64 = 36.0;
 
 fn chart(title: &str, below: &str, lines: &[Line], label: &dyn Fn(f64) -> String) -> String {
     let points = || lines.iter().flat_map(|line| line.points.iter());
     let right = points().map(|(x, _)| *x).fold(1.0, f64::max);
     let top = round_up(points().map(|(_, y)| *y).fold(0.0, f64::max));
-    let (width, height) = (SIZE.0 - MARGIN.0 - 8.0, SIZE.1 - 2.0 * MARGIN.1);
+    let (width, height) = (SIZE.0 - MARGIN.0 - RIGHT, SIZE.1 - 2.0 * MARGIN.1);
     let x_at = |x: f64| MARGIN.0 + x / right * width;
     let y_at = |y: f64| MARGIN.1 + height - y / top * height;
     let mut svg = format!(
@@ -277,7 +279,7 @@ fn chart(title: &str, below: &str, lines: &[Line], label: &dyn Fn(f64) -> String
             "<line class=\"axis\" x1=\"{}\" x2=\"{}\" y1=\"{at:.1}\" y2=\"{at:.1}\"/>\
 <text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
             MARGIN.0,
-            SIZE.0 - 8.0,
+            SIZE.0 - RIGHT,
             MARGIN.0 - 6.0,
             at + 4.0,
             number(y)
