@@ -317,6 +317,24 @@ impl Raft {
         progress.waiting = true;
     }
 
+    /// Which disk of a peer counts was not known until now: what is sent is for that one, and what an
+    /// earlier one had stored is gone.
+    pub(crate) fn lead_learned_of_readmission(&mut self, node: NodeId) {
+        let admitted = self.admitted(node);
+        let next = self.log.last().index.next();
+        let Some(peer) = self.leading().and_then(|leader| leader.peers.get_mut(&node)) else {
+            return;
+        };
+        // One that is mute has spoken for itself, with a disk that is later still.
+        if let Some(incarnation) = admitted.filter(|now| *now != peer.incarnation)
+            && !peer.quarantined
+        {
+            let had = peer.matched;
+            peer.become_empty(incarnation, false, next);
+            self.event(Event::Amnesia { peer: node, had, incarnation });
+        }
+    }
+
     /// Answers of peers.
     pub(crate) fn lead_receive(
         &mut self,

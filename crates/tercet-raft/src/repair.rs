@@ -146,6 +146,7 @@ impl Raft {
         self.event(Event::EntryRepaired { pos: self.pos_at(index) });
         if let EntryKind::Readmit { node, incarnation } = kind {
             self.readmits.insert(index, (node, incarnation));
+            self.lead_learned_of_readmission(node);
         }
         // What was held back because of it counts now.
         let (term, agreed) = self.agreed;

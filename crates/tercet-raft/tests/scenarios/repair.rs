@@ -448,6 +448,42 @@ fn a_damaged_readmission() {
     }
 }
 
+/// Who leads does not know yet that n3 was readmitted: the entry is damaged. Once it is whole, it
+/// must turn to n3's new disk; without that, n3 drops whatever comes, as meant for the old one, and
+/// a majority that hears its leader never lets n3 change that.
+#[test]
+fn a_leader_learns_of_a_readmission_by_repair() {
+    for profile in [Modern, Paper] {
+        let mut net = agreed(3, profile);
+        net.wipe(3);
+        net.run_ms(3_000);
+        let leader = net.leader().unwrap();
+        net.submit(leader);
+        net.run_ms(2_000);
+        let is_readmit =
+            |entry: &crate::support::Entry| matches!(entry.meta.kind, EntryKind::Readmit { .. });
+        let at = net.nodes[&node(1)].disk.log.iter().position(is_readmit).unwrap() as u64 + 1;
+        crash_all(&mut net);
+        net.damage(1, at);
+        restart_all(&mut net);
+        net.wire.clear();
+        net.step(1, Input::Campaign);
+        net.settle_only(|envelope| !is_fetch(envelope));
+        assert_eq!((role(&net, 1).0, net.damaged(1)), (RoleKind::Leader, vec![at]));
+        let term = role(&net, 1).1;
+        // The entry, before n3 loses its patience.
+        net.settle();
+        net.beat(1);
+        net.beat(1);
+        assert_eq!(net.damaged(1), []);
+        let value = net.submit(1);
+        net.beat(1);
+        assert_eq!(role(&net, 1), (RoleKind::Leader, term));
+        assert_eq!(net.applied(3).last(), Some(&value), "{profile:?}: n3 follows");
+        works(&mut net);
+    }
+}
+
 /// It holds its Readmit entry and knows it committed, but one entry before it is damaged.
 #[test]
 fn a_muted_node_stays_muted_until_it_is_whole() {
