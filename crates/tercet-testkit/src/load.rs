@@ -13,6 +13,9 @@ use crate::random::Random;
 
 /// How long a client waits for one submit.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long a client that only reads waits for one read; then it begins another. So there is one
+/// under way at a node that has stood still for long, whatever became of its connections.
+const READ_PATIENCE: Duration = Duration::from_secs(3);
 
 /// Who loads a cluster.
 #[derive(Clone, Debug)]
@@ -207,7 +210,8 @@ impl Worker {
         let mut history = History::default();
         while !self.shared.stop.load(Ordering::Relaxed) {
             let from_seq = self.shared.last_seq.load(Ordering::Relaxed).max(1);
-            history.reads.extend(self.read(from_seq).await);
+            let read = tokio::time::timeout(READ_PATIENCE, self.read(from_seq)).await;
+            history.reads.extend(read.ok().flatten());
             tokio::time::sleep(self.random.millis(5, 15)).await;
         }
         history
