@@ -79,10 +79,15 @@ impl Pace {
     /// Waits for the next request, and says from when on it counts.
     async fn next(&mut self) -> Instant {
         let due = self.due();
-        if due > Instant::now() {
-            tokio::time::sleep_until(due.into()).await;
-        }
+        until(due).await;
         due
+    }
+}
+
+/// Waits for a moment; not at all for one that has passed, where a timer would take its millisecond.
+async fn until(due: Instant) {
+    if due > Instant::now() {
+        tokio::time::sleep_until(due.into()).await;
     }
 }
 
@@ -245,7 +250,7 @@ impl Load {
                 let is_open = pending.len() < self.in_flight;
                 tokio::select! {
                     biased;
-                    () = tokio::time::sleep_until(pace.due().into()), if is_open => {
+                    () = until(pace.due()), if is_open => {
                         let due = pace.due();
                         pace.count = pace.count.saturating_add(1);
                         let value = match run {

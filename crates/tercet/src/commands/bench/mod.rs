@@ -23,6 +23,9 @@ use report::Report;
 /// How long a cluster of our own may take until one of its nodes leads.
 const START: Duration = Duration::from_secs(20);
 
+/// How long an election may take before the load is put on.
+const ELECTION: Duration = Duration::from_secs(3);
+
 fn usage(message: impl Into<String>) -> anyhow::Error {
     Failure::new(2, message).into()
 }
@@ -128,17 +131,20 @@ fn load_of(args: &BenchArgs) -> anyhow::Result<Load> {
 /// The nodes in the order in which they are asked: the first takes the load, the others only when
 /// it fails.
 async fn targets(client: &Client, to: BenchTarget) -> anyhow::Result<Vec<Vec<String>>> {
-    let statuses = client.statuses().await;
-    let leads = |role: &str| role == "leader";
-    let leader = statuses
-        .iter()
-        .position(|(_, status)| status.as_ref().is_ok_and(|status| leads(&status.role)));
-    let Some(leader) = leader else {
-        let said = tercet_client::explain::explain(&statuses);
-        let findings = said.findings.join("; ");
-        return Err(
-            Failure::new(3, format!("there is no leader: {} {findings}", said.summary)).into()
-        );
+    let begun = Instant::now();
+    let leader = loop {
+        let statuses = client.statuses().await;
+        let leads = |status: &tercet_client::v1::StatusResponse| status.role == "leader";
+        let leader = statuses.iter().position(|(_, status)| status.as_ref().is_ok_and(leads));
+        if let Some(leader) = leader {
+            break leader;
+        }
+        if begun.elapsed() > ELECTION {
+            let said = tercet_client::explain::explain(&statuses);
+            let why = format!("there is no leader: {} {}", said.summary, said.findings.join("; "));
+            return Err(Failure::new(3, why).into());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
     };
     let addresses: Vec<String> = client.addresses().map(str::to_owned).collect();
     let beginning_with = |first: usize| {
