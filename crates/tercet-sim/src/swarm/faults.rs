@@ -275,7 +275,8 @@ fn merged(one: Link, other: Link) -> Link {
     }
 }
 
-const CUT: Link = Link {
+/// Nothing passes.
+pub(super) const CUT: Link = Link {
     cut: true,
     loss_percent: 0,
     damage_percent: 0,

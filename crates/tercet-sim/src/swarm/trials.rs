@@ -7,7 +7,7 @@ use tercet_replica::LabInput;
 use tercet_replica::gate::{GateChange, MessageKind};
 use tercet_wal::Survive;
 
-use super::faults::leader;
+use super::faults::{CUT, leader};
 use super::invariant::{Found, Invariant};
 use super::run::{COMMIT_TIMEOUTS, Life, states};
 use crate::network::Link;
@@ -56,17 +56,6 @@ impl Trial {
         }
     }
 }
-
-const CUT: Link = Link {
-    cut: true,
-    loss_percent: 0,
-    damage_percent: 0,
-    duplicate_percent: 0,
-    delay: Duration::ZERO,
-    tail: Duration::ZERO,
-    reorder: false,
-    clogged_until: tercet_raft::Time(0),
-};
 
 impl Life<'_> {
     /// Tries a cluster that is healed.
