@@ -45,7 +45,7 @@ impl Raft {
         let term = self.hard_state.term.next();
         let last = self.log.last();
         self.event(Event::PreVoteAsked { term, last });
-        for peer in self.peers() {
+        for peer in self.peers().iter() {
             self.send_after(WriteId(0), peer, term, Message::PreVote { last });
         }
         self.maybe_campaign();
@@ -97,7 +97,7 @@ impl Raft {
         self.reset_election_timer();
         let last = self.log.last();
         self.event(Event::VoteAsked { term, last });
-        for peer in self.peers() {
+        for peer in self.peers().iter() {
             self.send(peer, Message::Vote { last, transfer });
         }
     }

@@ -29,7 +29,7 @@ impl Raft {
         &mut self,
         from: NodeId,
         prev: LogPos,
-        entries: &[EntryMeta],
+        mut entries: Vec<EntryMeta>,
         commit: Index,
         round: u64,
     ) {
@@ -81,7 +81,8 @@ impl Raft {
             return;
         }
         if held < entries.len() || truncate_from.is_some() {
-            self.append(truncate_from, entries[held..].to_vec());
+            entries.drain(..held);
+            self.append(truncate_from, entries);
         }
         self.event(Event::AppendAccepted { leader: from, prev: prev.index, last: covered });
         self.learn_commit(commit.min(covered));
@@ -313,7 +314,7 @@ impl Raft {
         };
         quarantine.ask_at = self.now.after(self.config.election_timeout_min);
         self.event(Event::RejoinAsked { incarnation: self.config.incarnation });
-        for peer in self.peers() {
+        for peer in self.peers().iter() {
             self.send(peer, Message::Rejoin);
         }
     }

@@ -7,7 +7,7 @@ use tercet_seeded::{Bug, has};
 
 use crate::event::{DropReason, Event};
 use crate::io::{BarrierId, Output, ProgressKind, Proposal, Refusal, TransferError};
-use crate::membership::{committed, reached_by_quorum};
+use crate::membership::reached_by_quorum;
 use crate::message::{AppendOutcome, ConflictHint, Message};
 use crate::progress::Progress;
 use crate::raft::{Raft, Role, trusts_wiped};
@@ -72,8 +72,7 @@ impl Raft {
     pub(crate) fn become_leader(&mut self) {
         let next = self.log.last().index.next();
         let members = self.members();
-        let peers =
-            self.peers().into_iter().map(|peer| (peer, Progress::new(members[&peer], next)));
+        let peers = self.peers().iter().map(|peer| (peer, Progress::new(members[&peer], next)));
         let leader = Leader {
             peers: peers.collect(),
             round: 0,
@@ -230,7 +229,7 @@ impl Raft {
     // --- replication ---
 
     fn send_to_all(&mut self) {
-        for peer in self.peers() {
+        for peer in self.peers().iter() {
             self.send_entries(peer);
         }
     }
@@ -552,9 +551,8 @@ impl Raft {
         let counted = |peer: &Progress| {
             if peer.quarantined { Index::ZERO } else { peer.matched }
         };
-        let mut matched: Vec<Index> =
-            leader.peers.values().map(counted).chain(std::iter::once(own)).collect();
-        let to = committed(&mut matched);
+        let matched = leader.peers.values().map(counted).chain(std::iter::once(own));
+        let to = reached_by_quorum(matched);
         let of_this_term = self.log.term_at(to) == Some(self.hard_state.term);
         let counts_any = self.config.rules.commit_old_terms || has(Bug::CommitOldTerms);
         if to <= self.commit || !(of_this_term || counts_any) {
@@ -583,22 +581,20 @@ impl Raft {
         let term = self.hard_state.term;
         let limit = self.config.uncommitted_bytes_max;
         let mut index = self.log.last().index;
-        let mut answers = Vec::with_capacity(proposals.len());
-        let Some(leader) = self.leading() else { return };
+        let Role::Leader(leader) = &mut self.role else { return };
         for Proposal { id, bytes } in proposals.iter().copied() {
             let too_much = leader.uncommitted_bytes > 0 && leader.uncommitted_bytes + bytes > limit;
             if leader.transfer.is_some() {
-                answers.push(Output::Refused { id, reason: Refusal::Transferring });
+                self.outputs.push_back(Output::Refused { id, reason: Refusal::Transferring });
             } else if too_much {
-                answers.push(Output::Refused { id, reason: Refusal::Overloaded });
+                self.outputs.push_back(Output::Refused { id, reason: Refusal::Overloaded });
             } else {
                 index = index.next();
                 leader.uncommitted.push_back((index, bytes));
                 leader.uncommitted_bytes += bytes;
-                answers.push(Output::Accepted { id, pos: LogPos { term, index } });
+                self.outputs.push_back(Output::Accepted { id, pos: LogPos { term, index } });
             }
         }
-        self.outputs.extend(answers);
         let count =
             usize::try_from(index.0 - self.log.last().index.0).expect("at most all proposals");
         if count > 0 {
@@ -656,9 +652,8 @@ impl Raft {
         }
         let counted = |peer: &Progress| if peer.quarantined { 0 } else { peer.round };
         let own = leader.round;
-        let mut rounds: Vec<u64> =
-            leader.peers.values().map(counted).chain(std::iter::once(own)).collect();
-        let confirmed = reached_by_quorum(&mut rounds);
+        let rounds = leader.peers.values().map(counted).chain(std::iter::once(own));
+        let confirmed = reached_by_quorum(rounds);
         let ready = |barrier: &Barrier| barrier.round.is_some_and(|round| round <= confirmed);
         let mut done = Vec::new();
         while leader.barriers.front().is_some_and(ready) {

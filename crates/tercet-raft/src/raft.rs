@@ -337,7 +337,7 @@ impl Raft {
         self.config.profile == Profile::Modern
     }
 
-    pub(crate) fn peers(&self) -> Vec<NodeId> {
+    pub(crate) fn peers(&self) -> NodeSet {
         self.config.members.keys().copied().filter(|node| *node != self.config.node).collect()
     }
 
@@ -404,7 +404,7 @@ impl Raft {
             Message::Vote { last, transfer } => self.on_vote(from, term, last, transfer),
             Message::VoteReply { denied } => self.on_vote_reply(from, denied),
             Message::Append { prev, entries, commit, round } => {
-                self.on_append(from, prev, &entries, commit, round);
+                self.on_append(from, prev, entries, commit, round);
             }
             Message::Heartbeat { commit, round } => self.on_heartbeat(from, commit, round),
             Message::AppendReply { .. }

@@ -171,7 +171,7 @@ impl Raft {
         if self.repairs.is_empty() {
             return;
         }
-        let mut order = self.peers();
+        let mut order: Vec<NodeId> = self.peers().iter().collect();
         order.sort_by_key(|peer| Some(*peer) != self.leader);
         let (now, again) = (self.now, self.now.after(self.config.heartbeat_interval));
         let due: Vec<Index> = self
@@ -256,8 +256,7 @@ impl Raft {
                 wanted.absent.remove(from);
             }
         }
-        let has_said =
-            |peer: &NodeId| wanted.absent.contains(*peer) || wanted.damaged.contains(*peer);
+        let has_said = |peer| wanted.absent.contains(peer) || wanted.damaged.contains(peer);
         let has_asked_all = peers.iter().all(has_said);
         let absent = wanted.absent.len();
         if wanted.asked == Some(from) {

@@ -76,7 +76,12 @@ impl NodeSet {
 
     /// The nodes in ascending order of their slots.
     pub fn iter(self) -> impl Iterator<Item = NodeId> {
-        (1..=NodeId::MAX).map(NodeId).filter(move |node| self.contains(*node))
+        let mut rest = self.0;
+        std::iter::from_fn(move || {
+            let slot = u8::try_from(rest.trailing_zeros()).expect("at most 64");
+            rest &= rest.wrapping_sub(1);
+            NodeId::new(slot)
+        })
     }
 }
 
@@ -98,12 +103,15 @@ impl fmt::Debug for NodeSet {
 
 /// A random 128-bit number made with a data directory: the same slot with a lost disk is a new
 /// incarnation (docs/rejoin.md).
+// Aligned as other numbers are: an `EntryMeta`, of which a message has thousands, is a third smaller
+// by that.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[repr(Rust, packed(8))]
 pub struct Incarnation(pub u128);
 
 impl fmt::Display for Incarnation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:032x}", self.0)
+        write!(f, "{:032x}", { self.0 })
     }
 }
 
