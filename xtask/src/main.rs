@@ -1,5 +1,5 @@
 //! What a maintainer of Tercet runs. Nothing here writes into the source tree but `fix`, `tables`,
-//! and `fuzz` what it finds.
+//! `bench-guard --update`, and `fuzz` what it finds.
 //!
 //! One profile, `release`, is built for the product and the tests alike: assertions and overflow
 //! checks are on in it.
@@ -7,6 +7,7 @@
 
 mod dependencies;
 mod fuzz;
+mod guard;
 mod mutants;
 mod nightly;
 mod seeded;
@@ -27,8 +28,9 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
-    /// Everything that a change must pass: verify, the quick seeded bugs, ten thousand seeds of the
-    /// swarm, then the end-to-end faults on real processes
+    /// Everything that a change must pass: verify, the counts of instructions where there is valgrind,
+    /// the quick seeded bugs, ten thousand seeds of the swarm, then the end-to-end faults on real
+    /// processes
     Test,
     /// Format, lints, unit and scenario tests, docs, dependencies: minutes
     Verify,
@@ -84,6 +86,9 @@ enum Task {
         #[arg(long)]
         update: bool,
     },
+    /// Count the instructions of the core, the codec and the log, against what they were; exit code 3
+    /// if there is no valgrind to count with
+    BenchGuard(guard::Args),
     /// Everything that takes longer than a change can wait for, within hours; ends with a table
     Nightly(nightly::Args),
     /// Format and mend what can be mended by itself (writes into the tree)
@@ -93,6 +98,7 @@ enum Task {
 fn main() -> ExitCode {
     let result = match Args::parse().task {
         Task::Test => verify()
+            .and_then(|()| guard::run(&guard::Args::default()).map(|_| ()))
             .and_then(|()| seeded::run(None, None, 1, true))
             .and_then(|()| swarm())
             .and_then(|()| e2e(None, None, None)),
@@ -107,6 +113,11 @@ fn main() -> ExitCode {
         Task::Fuzz { targets, seconds, jobs, update } => {
             fuzz::run(&fuzz::Options { targets, seconds, jobs, update })
         }
+        Task::BenchGuard(args) => match guard::run(&args) {
+            Ok(guard::Outcome::Judged) => Ok(()),
+            Ok(guard::Outcome::NotRun) => return ExitCode::from(3),
+            Err(error) => Err(error),
+        },
         Task::Nightly(args) => nightly::run(&args),
         Task::Fix => fix(),
     };
@@ -137,6 +148,7 @@ fn check_tools() -> anyhow::Result<()> {
         ("script", "the test of the shell in a terminal"),
         ("mkfs.ext4", "the test with power cuts"),
         ("python3", "the test with power cuts"),
+        ("valgrind", "the counts of instructions"),
     ];
     for (tool, what) in wanted {
         if !exists(tool) {

@@ -1,5 +1,6 @@
 //! Entrances to what reads foreign bytes, for the fuzz targets in `fuzz/`: the client port without
-//! its socket and a link between nodes without its socket. Not a part of the API.
+//! its socket and a link between nodes without its socket; and the codec of such a link, for the
+//! measurements in `bench/`. Not a part of the API.
 //!
 //! The code behind them is the node's own, from the first byte to the last; only the owner of the
 //! node's state is replaced, by one that answers every command at once and in the same way.
@@ -13,7 +14,7 @@ use std::task::Poll;
 use axum::body::Body;
 use axum::http::{HeaderValue, header};
 use bytes::Bytes;
-use futures_util::StreamExt as _;
+use futures_util::{FutureExt as _, StreamExt as _};
 use tercet_client::{ApiError, Reason, v1};
 use tercet_raft::{Incarnation, NodeId};
 use tercet_replica::PeerMessage;
@@ -269,6 +270,25 @@ pub fn peer_frame(message: &PeerMessage) -> Vec<u8> {
     let mut pieces = Vec::new();
     wire::encode(message, &mut pieces);
     pieces.concat()
+}
+
+/// The frame of a message as a link writes it: in pieces, entries not copied.
+pub fn encode_peer(message: &PeerMessage, pieces: &mut Vec<Bytes>) {
+    wire::encode(message, pieces);
+}
+
+/// The messages in whole frames, as a link reads them.
+///
+/// # Errors
+/// Why the link would be given up, in words.
+pub fn decode_peer(bytes: &[u8]) -> Result<Vec<PeerMessage>, String> {
+    let mut reader = frame::FrameReader::new(bytes, usize::MAX);
+    let mut messages = Vec::new();
+    loop {
+        let next = reader.next().now_or_never().expect("bytes in memory never have to be awaited");
+        let Some(frame) = next.map_err(|error| error.to_string())? else { return Ok(messages) };
+        messages.push(wire::decode(frame).map_err(|error| error.to_string())?);
+    }
 }
 
 /// A frame with a submit that node 2 passes on, and one with an answer.
