@@ -235,24 +235,23 @@ pub(crate) fn give_way_to_signal() {
     }
 }
 
-/// Runs something when this process is asked to end; given the exit code that says so.
+/// From now on runs something when this process is asked to end; given the exit code that says so.
 pub(crate) fn on_signal(end: impl FnOnce(i32) + Send + 'static) -> anyhow::Result<()> {
     // A runtime of its own: the prompt's stands still while it waits for a line.
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let (mut terminate, mut interrupt) = {
+        let _entered = runtime.enter();
+        (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?)
+    };
     std::thread::spawn(move || {
         let code = runtime.block_on(async {
-            let mut terminate = signal(SignalKind::terminate()).ok()?;
-            let mut interrupt = signal(SignalKind::interrupt()).ok()?;
             tokio::select! {
-                _ = terminate.recv() => Some(143),
-                _ = interrupt.recv() => Some(130),
+                _ = terminate.recv() => 143,
+                _ = interrupt.recv() => 130,
             }
         });
-        // Without handlers the signals end the process, and with it the nodes' standard input.
-        if let Some(code) = code {
-            ENDING.store(true, Ordering::SeqCst);
-            end(code);
-        }
+        ENDING.store(true, Ordering::SeqCst);
+        end(code);
     });
     Ok(())
 }

@@ -15,6 +15,7 @@ mod classic;
 mod clients;
 mod dev;
 mod disks;
+mod doctor;
 mod inputs;
 mod kills;
 mod lab;
