@@ -3,13 +3,12 @@
 
 use std::thread_local;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tercet_raft::NodeId;
 use tercet_replica::prepare::{identities, prepare};
 use tercet_replica::{Identity, LoggedContent, LoggedEntry, records_body};
 use tercet_wal::{
     Batch, Disk, DiskFile, Entry, EntryHeader, HardState, MemDisk, Survive, Wal, WalOptions,
-    encode_entry,
 };
 
 use crate::bytes_of::{Input, mend_entries, noise, put, put_checksum, u32_at};
@@ -248,10 +247,8 @@ pub(crate) fn entry(
         body_bytes: 0,
         crc: 0,
     };
-    let mut out = BytesMut::new();
     let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &piece[..]).collect();
-    encode_entry(&header, &pieces, &mut out);
-    Entry::parse(out.freeze()).expect("it was just made")
+    Entry::new(&header, &pieces)
 }
 
 /// The names of all files that a restart reads, in order.

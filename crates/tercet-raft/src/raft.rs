@@ -277,6 +277,11 @@ impl Raft {
         members
     }
 
+    /// How many members the cluster has.
+    pub fn member_count(&self) -> usize {
+        self.config.members.len()
+    }
+
     /// The Readmit entry at `index`, if there is one: which incarnation of which slot it admits.
     pub fn readmit_at(&self, index: Index) -> Option<(NodeId, Incarnation)> {
         self.readmits.get(&index).copied()
@@ -285,6 +290,21 @@ impl Raft {
     /// Whether all that this core ever asked to be written is durable.
     pub fn is_synced(&self) -> bool {
         self.durable_write == self.last_write
+    }
+
+    /// The members known to have the log durably up to `index`, as far as they count.
+    pub fn durable_on(&self, index: Index) -> NodeSet {
+        let mut nodes = NodeSet::EMPTY;
+        if self.durable >= index {
+            nodes.insert(self.config.node);
+        }
+        if let Role::Leader(leader) = &self.role {
+            let has = |(_, peer): &(&NodeId, &crate::progress::Progress)| peer.matched >= index;
+            for (node, _) in leader.peers.iter().filter(has) {
+                nodes.insert(*node);
+            }
+        }
+        nodes
     }
 
     /// Plain data for people and tools.

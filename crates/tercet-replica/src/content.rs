@@ -1,8 +1,8 @@
 //! What is in an entry: its bytes, as the core sees them, and as people do.
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tercet_raft::{EntryKind, EntryMeta, Envelope, FetchOutcome, Incarnation, Message, NodeId};
-use tercet_wal::{ENTRY_HEADER_BYTES, Entry, EntryHeader, encode_entry};
+use tercet_wal::{Entry, EntryHeader};
 
 use crate::record::{RecordsError, check_records, records_of};
 
@@ -40,14 +40,6 @@ pub enum LoggedContent {
         /// The values.
         values: Vec<Bytes>,
     },
-}
-
-pub(crate) fn make_entry(header: &EntryHeader, body: &[&[u8]]) -> Entry {
-    let mut out = BytesMut::with_capacity(
-        ENTRY_HEADER_BYTES + body.iter().map(|piece| piece.len()).sum::<usize>(),
-    );
-    encode_entry(header, body, &mut out);
-    Entry::parse(out.freeze()).expect("what was encoded can be read")
 }
 
 pub(crate) fn kind_of(entry: &Entry) -> EntryKind {
@@ -151,7 +143,7 @@ mod tests {
             body_bytes: 0,
             crc: 0,
         };
-        make_entry(&header, &[body])
+        Entry::new(&header, &[body])
     }
 
     fn matches(prev_index: u64, entries: &[Entry]) -> bool {

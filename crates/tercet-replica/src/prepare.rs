@@ -8,7 +8,7 @@ use bytes::Bytes;
 use tercet_raft::{Incarnation, NodeId};
 use tercet_wal::{Batch, Disk, DiskFile, Entry, EntryHeader, HardState, Wal, WalError, WalOptions};
 
-use crate::content::{KIND_NOOP, KIND_RECORDS, make_entry};
+use crate::content::{KIND_NOOP, KIND_RECORDS};
 use crate::identity::{Generation, Identity, IdentityError, IdentityState};
 use crate::record::records_body;
 
@@ -88,7 +88,7 @@ pub fn prepare<D: Disk>(
             records_body(id, std::slice::from_ref(value)).0
         });
         let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &piece[..]).collect();
-        entries.push(make_entry(&header, &pieces));
+        entries.push(Entry::new(&header, &pieces));
         next_seq += u64::from(record_count);
     }
     write_log(disk, hard_state, entries, options)?;

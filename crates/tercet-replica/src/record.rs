@@ -34,28 +34,29 @@ pub struct RecordsError {
     pub body_bytes: usize,
 }
 
-/// The head of the body for these values: id and lengths. The values follow it.
-fn head(request_id: u128, values: &[Bytes]) -> Vec<u8> {
-    let mut head = Vec::with_capacity(ID_BYTES + 4 * values.len());
+/// The head of the body for these values, id and lengths, in place of what is in `head`. The values
+/// follow it. Gives the digest.
+pub(crate) fn records_head(request_id: u128, values: &[Bytes], head: &mut Vec<u8>) -> u32 {
+    head.clear();
     head.extend_from_slice(&request_id.to_le_bytes());
     for value in values {
         let length = u32::try_from(value.len()).expect("a value is far below 4 GiB");
         head.extend_from_slice(&length.to_le_bytes());
     }
-    head
+    let digest = crc32c::crc32c(&head[ID_BYTES..]);
+    values.iter().fold(digest, |digest, value| crc32c::crc32c_append(digest, value))
+}
+
+/// How long the body for these values is.
+pub(crate) fn records_bytes(values: &[Bytes]) -> usize {
+    ID_BYTES + values.iter().map(|value| 4 + value.len()).sum::<usize>()
 }
 
 /// The pieces of the body for these values, and its digest.
 pub fn records_body(request_id: u128, values: &[Bytes]) -> (Vec<Bytes>, u32) {
-    let head = head(request_id, values);
-    let mut digest = crc32c::crc32c(&head[ID_BYTES..]);
-    let mut pieces = Vec::with_capacity(1 + values.len());
-    pieces.push(Bytes::from(head));
-    for value in values {
-        digest = crc32c::crc32c_append(digest, value);
-        pieces.push(value.clone());
-    }
-    (pieces, digest)
+    let mut head = Vec::new();
+    let digest = records_head(request_id, values, &mut head);
+    (std::iter::once(Bytes::from(head)).chain(values.iter().cloned()).collect(), digest)
 }
 
 /// The lengths in the head of a body.
@@ -75,20 +76,32 @@ pub(crate) fn check_records(entry: &Entry) -> Result<usize, RecordsError> {
     if total == body.len() { Ok(head_bytes) } else { Err(error) }
 }
 
+/// Who submitted the records of an entry of that kind, and their digest: what a window of requests
+/// needs of them.
+pub(crate) fn request_of(entry: &Entry) -> Result<(u128, u32), RecordsError> {
+    check_records(entry)?;
+    let (id, rest) = entry.body().split_at(ID_BYTES);
+    let id = id.try_into().expect("so many were split off");
+    Ok((u128::from_le_bytes(id), crc32c::crc32c(rest)))
+}
+
+/// The values of an entry of that kind, where they stand.
+pub(crate) fn values_of(entry: &Entry) -> Result<impl Iterator<Item = &[u8]>, RecordsError> {
+    let head_bytes = check_records(entry)?;
+    let body = entry.body();
+    let mut at = head_bytes;
+    Ok(lengths(&body[ID_BYTES..head_bytes]).map(move |length| {
+        at += length;
+        &body[at - length..at]
+    }))
+}
+
 /// The records of an entry of that kind.
 ///
 /// # Errors
 /// The body is not what the header says: the entry was made by something else.
 pub fn records_of(entry: &Entry) -> Result<Records, RecordsError> {
-    let head_bytes = check_records(entry)?;
-    let body = entry.frame.slice(entry.frame.len() - entry.body().len()..);
-    let id: [u8; ID_BYTES] = body[..ID_BYTES].try_into().expect("the slice has 16 bytes");
-    let mut values = Vec::with_capacity((head_bytes - ID_BYTES) / 4);
-    let mut at = head_bytes;
-    for length in lengths(&body[ID_BYTES..head_bytes]) {
-        values.push(body.slice(at..at + length));
-        at += length;
-    }
-    let digest = crc32c::crc32c(&body[ID_BYTES..]);
-    Ok(Records { request_id: u128::from_le_bytes(id), values, digest })
+    let (request_id, digest) = request_of(entry)?;
+    let values = values_of(entry)?.map(|value| entry.frame.slice_ref(value)).collect();
+    Ok(Records { request_id, values, digest })
 }

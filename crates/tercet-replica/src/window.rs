@@ -9,7 +9,8 @@
 //!                         ▲ at most `count_max` entries and `age_max` of log time before `last`
 //! ```
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
+use std::collections::hash_map::{Entry, HashMap};
 
 /// Where a request's records stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -31,15 +32,20 @@ pub(crate) struct WindowLimits {
 
 impl Default for WindowLimits {
     fn default() -> Self {
-        Self { count_max: 1 << 18, age_max_ms: 24 * 60 * 60 * 1000 }
+        // A hash table of 2^18 places takes 229,376: so many fit, and as many as may be uncommitted.
+        Self { count_max: 200_000, age_max_ms: 24 * 60 * 60 * 1000 }
     }
 }
 
+/// A request id, as it is kept: an integer of this size would be aligned, and take more.
+type Id = [u8; 16];
+
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    by_id: BTreeMap<u128, Seen>,
+    /// Never walked through: its order is nobody's business.
+    by_id: HashMap<Id, Seen>,
     /// In log order: (index, id, log time). The same ids as `by_id`.
-    order: VecDeque<(u64, u128, u64)>,
+    order: VecDeque<(u64, Id, u64)>,
     /// The log time of the newest request that was forgotten: ids made before it may be too old to
     /// be known here.
     horizon_ms: u64,
@@ -47,7 +53,7 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn find(&self, id: u128) -> Option<Seen> {
-        self.by_id.get(&id).copied()
+        self.by_id.get(&id.to_ne_bytes()).copied()
     }
 
     pub(crate) const fn horizon_ms(&self) -> u64 {
@@ -67,21 +73,21 @@ impl Window {
         );
         // A log in which an id stands twice was written by another program: the first one counts,
         // as it did for the client.
-        if self.by_id.contains_key(&id) {
-            return;
+        let id = id.to_ne_bytes();
+        if let Entry::Vacant(place) = self.by_id.entry(id) {
+            place.insert(seen);
+            self.order.push_back((seen.index, id, time_ms));
         }
-        self.by_id.insert(id, seen);
-        self.order.push_back((seen.index, id, time_ms));
     }
 
     /// An entry in mid-log, whose request was not known, is whole again.
     pub(crate) fn insert_between(&mut self, id: u128, time_ms: u64, seen: Seen) {
-        if self.by_id.contains_key(&id) {
-            return;
+        let id = id.to_ne_bytes();
+        if let Entry::Vacant(place) = self.by_id.entry(id) {
+            place.insert(seen);
+            let at = self.order.partition_point(|(index, ..)| *index < seen.index);
+            self.order.insert(at, (seen.index, id, time_ms));
         }
-        let at = self.order.partition_point(|(index, ..)| *index < seen.index);
-        self.by_id.insert(id, seen);
-        self.order.insert(at, (seen.index, id, time_ms));
     }
 
     /// The log was cut from `from` on.

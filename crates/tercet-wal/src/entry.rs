@@ -64,31 +64,6 @@ pub struct Entry {
     pub frame: Bytes,
 }
 
-/// Appends an entry to `out`; `body_bytes` and `crc` of the header are computed.
-///
-/// # Panics
-/// If the body is longer than [`ENTRY_BODY_BYTES_MAX`].
-pub fn encode_entry(header: &EntryHeader, body: &[&[u8]], out: &mut BytesMut) {
-    let length: usize = body.iter().map(|piece| piece.len()).sum();
-    assert!(length <= ENTRY_BODY_BYTES_MAX, "an entry's body of {length} bytes is too long");
-    let start = out.len();
-    out.put_u32_le(0);
-    out.put_u32_le(u32::try_from(length).expect("checked above"));
-    out.put_u64_le(header.term);
-    out.put_u64_le(header.index);
-    out.put_u64_le(header.first_seq);
-    out.put_u32_le(header.record_count);
-    out.put_u8(header.kind);
-    out.put_u8(header.flags);
-    out.put_u16_le(header.log_id);
-    out.put_u64_le(header.time_ms);
-    for piece in body {
-        out.put_slice(piece);
-    }
-    let crc = crc32c::crc32c(&out[start + 4..]);
-    out[start..start + 4].copy_from_slice(&crc.to_le_bytes());
-}
-
 impl EntryHeader {
     /// The header in these bytes, not verified.
     pub(crate) fn peek(mut bytes: &[u8]) -> Result<Self, EntryError> {
@@ -127,6 +102,46 @@ impl EntryHeader {
 }
 
 impl Entry {
+    /// Makes an entry; `body_bytes` and `crc` of the header are computed.
+    ///
+    /// # Panics
+    /// If the body is longer than [`ENTRY_BODY_BYTES_MAX`].
+    pub fn new(header: &EntryHeader, body: &[&[u8]]) -> Self {
+        Self::new_in(&mut BytesMut::new(), header, body.iter().copied())
+    }
+
+    /// The same, in memory that is shared with the entries made before and after it.
+    ///
+    /// # Panics
+    /// If the body is longer than [`ENTRY_BODY_BYTES_MAX`].
+    pub fn new_in<'a>(
+        arena: &mut BytesMut,
+        header: &EntryHeader,
+        body: impl IntoIterator<Item = &'a [u8]>,
+    ) -> Self {
+        debug_assert!(arena.is_empty(), "what was made was taken");
+        arena.put_bytes(0, 8);
+        arena.put_u64_le(header.term);
+        arena.put_u64_le(header.index);
+        arena.put_u64_le(header.first_seq);
+        arena.put_u32_le(header.record_count);
+        arena.put_u8(header.kind);
+        arena.put_u8(header.flags);
+        arena.put_u16_le(header.log_id);
+        arena.put_u64_le(header.time_ms);
+        for piece in body {
+            arena.put_slice(piece);
+        }
+        let length = arena.len() - ENTRY_HEADER_BYTES;
+        assert!(length <= ENTRY_BODY_BYTES_MAX, "an entry's body of {length} bytes is too long");
+        let body_bytes = u32::try_from(length).expect("checked above");
+        arena[4..8].copy_from_slice(&body_bytes.to_le_bytes());
+        let crc = crc32c::crc32c(&arena[4..]);
+        arena[..4].copy_from_slice(&crc.to_le_bytes());
+        let header = EntryHeader { body_bytes, crc, ..*header };
+        Self { header, frame: arena.split().freeze() }
+    }
+
     /// The body.
     pub fn body(&self) -> &[u8] {
         &self.frame[ENTRY_HEADER_BYTES..]

@@ -21,8 +21,6 @@ mod recover;
 mod wal;
 
 pub use disk::{Disk, DiskFile, FileDisk, MemDisk, MemFile, OpenDirError, Survive};
-pub use entry::{
-    ENTRY_BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, EntryError, EntryHeader, encode_entry,
-};
+pub use entry::{ENTRY_BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, EntryError, EntryHeader};
 pub use format::HardState;
 pub use wal::{Batch, Recovered, Room, TornTail, Wal, WalError, WalOptions};

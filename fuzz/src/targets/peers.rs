@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tercet_raft::{
     AppendOutcome, ConflictHint, DenyReason, EntryKind, EntryMeta, Envelope, Incarnation, Index,
     LogPos, Message, NodeId, Term, Time,
@@ -15,7 +15,7 @@ use tercet_replica::{
 use tercet_server::for_fuzzing::{
     PEER_INCARNATION, Said, accept, dial, peer_forwards, peer_frame, peer_hello, peer_hello_reply,
 };
-use tercet_wal::{Entry, EntryHeader, HardState, MemDisk, Survive, WalOptions, encode_entry};
+use tercet_wal::{Entry, EntryHeader, HardState, MemDisk, Survive, WalOptions};
 
 use super::{KIB, MIB, no_words};
 use crate::Target;
@@ -111,9 +111,7 @@ fn entry(term: u64, index: u64, kind: u8, record_count: u32, body: &[&[u8]]) -> 
         body_bytes: 0,
         crc: 0,
     };
-    let mut out = BytesMut::new();
-    encode_entry(&header, body, &mut out);
-    Entry::parse(out.freeze()).expect("it was just made")
+    Entry::new(&header, body)
 }
 
 fn raft(term: u64, message: Message, entries: Vec<Entry>) -> PeerMessage {

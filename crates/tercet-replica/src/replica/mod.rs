@@ -13,10 +13,10 @@ mod submit;
 mod values;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use tercet_raft::{
     BarrierId, DropReason, Event, Incarnation, Index, Input, Message, NodeId, NodeSet, Output,
     Profile, Proposal, ProposalId, Raft, Refusal, RoleKind, Time, TransferError, WriteId,
@@ -35,7 +35,7 @@ use crate::identity::{Generation, Identity, IdentityState};
 use crate::io::{
     Alarms, Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError,
 };
-use crate::record::records_body;
+use crate::record::{records_bytes, records_head};
 use crate::values::ValuesFile;
 use crate::window::{Seen, Window, WindowLimits};
 
@@ -72,7 +72,6 @@ struct Pending {
 #[derive(Debug)]
 struct Proposing {
     submit: Submit,
-    pieces: Vec<Bytes>,
     digest: u32,
 }
 
@@ -106,12 +105,17 @@ struct Running<D: Disk> {
     applied_next_seq: u64,
     /// The last write that was staged and not yet reported to the core.
     staged: Option<WriteId>,
-    pending: BTreeMap<u64, Vec<Pending>>,
+    /// In the log's order.
+    pending: VecDeque<Pending>,
     /// Committed, but awaited on every member.
     waiting_all: BTreeMap<u64, Vec<Pending>>,
     /// Confirmed barriers that wait for their index to be applied.
     barriers: BTreeMap<u64, Vec<u64>>,
     next_proposal: u64,
+    /// Where entries are made: one piece of memory for many.
+    arena: BytesMut,
+    /// The head of the records that are looked at.
+    head: Vec<u8>,
     disk_full: bool,
     /// The bytes of damaged entries that arrived: written with the next flush.
     repairs: Vec<Entry>,
@@ -403,10 +407,9 @@ impl<D: Disk> Replica<D> {
         let mut proposals = Vec::with_capacity(submits.len());
         // What the requests of this very batch will occupy, should all of them be accepted.
         let mut next_seq = running.tail.next_seq;
-        let mut in_batch: Vec<u128> = Vec::new();
+        let mut in_batch = HashSet::with_capacity(submits.len());
         for submit in submits {
             let tag = submit.tag;
-            let (pieces, digest) = records_body(submit.request_id, &submit.records);
             // The same id twice in one batch: the second is a step of its own, after the first.
             if in_batch.contains(&submit.request_id) {
                 self.propose(now, std::mem::take(&mut proposals), std::mem::take(&mut incoming))?;
@@ -416,21 +419,20 @@ impl<D: Disk> Replica<D> {
             if in_batch.is_empty() {
                 next_seq = running.tail.next_seq;
             }
+            let digest = records_head(submit.request_id, &submit.records, &mut running.head);
             match running.consider(&submit, digest, next_seq) {
                 Considered::Answer(result) => {
                     self.effects.push_back(Effect::Submitted { tag, result });
                 }
-                Considered::Attach { index, pending } => {
-                    running.pending.entry(index).or_default().push(pending);
-                }
+                Considered::Attach(pending) => running.attach(pending),
                 Considered::Propose => {
-                    let body: usize = pieces.iter().map(Bytes::len).sum();
+                    let body = records_bytes(&submit.records);
                     let id = ProposalId(running.next_proposal);
                     running.next_proposal += 1;
                     next_seq += submit.records.len() as u64;
-                    in_batch.push(submit.request_id);
+                    in_batch.insert(submit.request_id);
                     proposals.push(Proposal { id, bytes: (ENTRY_HEADER_BYTES + body) as u64 });
-                    incoming.proposals.push_back(Proposing { submit, pieces, digest });
+                    incoming.proposals.push_back(Proposing { submit, digest });
                 }
             }
         }

@@ -225,10 +225,12 @@ impl<D: Disk> Replica<D> {
             applied: 0,
             applied_next_seq: 1,
             staged: None,
-            pending: BTreeMap::new(),
+            pending: VecDeque::new(),
             waiting_all: BTreeMap::new(),
             barriers: BTreeMap::new(),
             next_proposal: 1,
+            arena: bytes::BytesMut::new(),
+            head: Vec::new(),
             disk_full: false,
             repairs: Vec::new(),
             unknown_requests: BTreeSet::new(),
@@ -334,8 +336,10 @@ impl<D: Disk> Running<D> {
                 if let EntryKind::Readmit { node, incarnation } = kind_of(&entry) {
                     readmits.insert(Index(entry.header.index), (node, incarnation));
                 }
-                let remember = entry.header.index > window_from && !has(Bug::ForgetIdsOnStart);
-                self.note_appended(&entry, remember);
+                self.note_appended(&entry);
+                if entry.header.index > window_from && !has(Bug::ForgetIdsOnStart) {
+                    self.remember_request(&entry);
+                }
             }
         }
         let (values, cut) = check.finish().map_err(io("cut values.log"))?;

@@ -7,24 +7,32 @@ use tercet_seeded::{Bug, has};
 use tercet_wal::{Batch, Disk, Entry, EntryHeader, HardState, WalError};
 
 use super::{Incoming, Running};
-use crate::content::{KIND_NOOP, KIND_READMIT, make_entry, meta_of};
+use crate::content::{KIND_NOOP, KIND_READMIT, meta_of};
 use crate::error::{Fatal, fatal};
 use crate::io::{Effect, PeerMessage, SubmitError};
-use crate::record::records_of;
+use crate::record::request_of;
 use crate::window::Seen;
 
 impl<D: Disk> Running<D> {
     /// An entry is now the last of the log.
-    pub(super) fn note_appended(&mut self, entry: &Entry, remember: bool) {
-        let EntryHeader { index, first_seq, record_count, time_ms, .. } = entry.header;
+    pub(super) fn note_appended(&mut self, entry: &Entry) {
         self.tail.next_seq = entry.header.next_seq();
-        self.tail.time_ms = self.tail.time_ms.max(time_ms);
-        if record_count > 0
-            && remember
-            && let Ok(records) = records_of(entry)
+        self.tail.time_ms = self.tail.time_ms.max(entry.header.time_ms);
+    }
+
+    /// The request of an entry is known from now on.
+    pub(super) fn note_request(&mut self, entry: &Entry, request_id: u128, digest: u32) {
+        let EntryHeader { index, first_seq, record_count, time_ms, .. } = entry.header;
+        let seen = Seen { index, first_seq, record_count, digest };
+        self.window.insert(request_id, time_ms, seen);
+    }
+
+    /// The same, of an entry that was made elsewhere or earlier.
+    pub(super) fn remember_request(&mut self, entry: &Entry) {
+        if entry.header.record_count > 0
+            && let Ok((request_id, digest)) = request_of(entry)
         {
-            let seen = Seen { index, first_seq, record_count, digest: records.digest };
-            self.window.insert(records.request_id, time_ms, seen);
+            self.note_request(entry, request_id, digest);
         }
     }
 
@@ -47,9 +55,13 @@ impl<D: Disk> Running<D> {
                     incoming.entries.get(at).cloned()
                 });
             let is_accepted = incoming.accepted.front().is_some_and(|(at, _)| *at == index);
-            let is_received = received.is_some();
             let entry = match received {
-                Some(entry) => entry,
+                Some(entry) => {
+                    if !has(Bug::ForgetIdsOnFollowers) {
+                        self.remember_request(&entry);
+                    }
+                    entry
+                }
                 None if is_accepted => {
                     let (_, proposing) = incoming.accepted.pop_front().expect("looked at above");
                     self.make_records(*meta, index, proposing)
@@ -61,7 +73,7 @@ impl<D: Disk> Running<D> {
                 (index, meta.term.0),
                 "the core and the bytes speak of the same entry"
             );
-            self.note_appended(&entry, !(is_received && has(Bug::ForgetIdsOnFollowers)));
+            self.note_appended(&entry);
             entries.push(entry);
         }
         let hard_state = write
@@ -92,7 +104,8 @@ impl<D: Disk> Running<D> {
         }
         self.unknown_requests.split_off(&from);
         // A leader never cuts its own log; one that has just stepped down may.
-        for pending in self.pending.split_off(&from).into_values().flatten() {
+        let kept = self.pending.partition_point(|pending| pending.seen.index < from);
+        for pending in self.pending.split_off(kept) {
             let result = Err(SubmitError::LeadershipLost);
             effects.push_back(Effect::Submitted { tag: pending.tag, result });
         }
@@ -126,10 +139,10 @@ impl<D: Disk> Running<D> {
     /// Makes an entry of a leader's own.
     pub(super) fn make_own(&self, meta: EntryMeta, index: u64) -> Entry {
         match meta.kind {
-            EntryKind::Noop => make_entry(&self.header(meta, index, KIND_NOOP, 0), &[]),
+            EntryKind::Noop => Entry::new(&self.header(meta, index, KIND_NOOP, 0), &[]),
             EntryKind::Readmit { node, incarnation } => {
                 let header = self.header(meta, index, KIND_READMIT, 0);
-                make_entry(&header, &[&[node.slot()], &incarnation.0.to_le_bytes()])
+                Entry::new(&header, &[&[node.slot()], &incarnation.0.to_le_bytes()])
             }
             EntryKind::Payload => unreachable!("entry {index} has no bytes"),
         }
@@ -190,18 +203,15 @@ impl<D: Disk> Running<D> {
         self.applied_next_seq = header.next_seq();
         self.advance_values(disk, effects)?;
         self.window.forget(last, self.window_limits);
-        let later = self.pending.split_off(&(last + 1));
-        for (index, pendings) in std::mem::replace(&mut self.pending, later) {
-            for pending in pendings {
-                let holds =
-                    self.raft.term_at(Index(index)).map(|term| term.0) == Some(pending.term);
-                assert!(holds, "entry {index} of a leader is the one that was submitted");
-                if pending.wait_all {
-                    self.waiting_all.entry(index).or_default().push(pending);
-                } else {
-                    let result = Ok(self.submitted(&pending));
-                    effects.push_back(Effect::Submitted { tag: pending.tag, result });
-                }
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.seen.index <= last) {
+            let index = pending.seen.index;
+            let holds = self.raft.term_at(Index(index)).map(|term| term.0) == Some(pending.term);
+            assert!(holds, "entry {index} of a leader is the one that was submitted");
+            if pending.wait_all {
+                self.waiting_all.entry(index).or_default().push(pending);
+            } else {
+                let result = Ok(self.submitted(&pending));
+                effects.push_back(Effect::Submitted { tag: pending.tag, result });
             }
         }
         let later = self.barriers.split_off(&(last + 1));

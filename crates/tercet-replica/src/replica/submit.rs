@@ -2,18 +2,22 @@
 
 use std::collections::VecDeque;
 
-use tercet_raft::{EntryMeta, Index, NodeSet, RoleKind};
-use tercet_wal::{Disk, Entry};
+use tercet_raft::{EntryMeta, Index, RoleKind};
+use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry};
 
 use super::{Pending, Proposing, Running};
-use crate::content::{KIND_RECORDS, make_entry};
+use crate::content::KIND_RECORDS;
 use crate::io::{Effect, Submit, SubmitError, Submitted};
+use crate::record::{records_bytes, records_head};
 use crate::window::Seen;
+
+/// How much memory is taken at a time for entries that are made here.
+const ARENA_BYTES: usize = 64 << 10;
 
 /// What becomes of a submit on a leader.
 pub(super) enum Considered {
     Answer(Result<Submitted, SubmitError>),
-    Attach { index: u64, pending: Pending },
+    Attach(Pending),
     Propose,
 }
 
@@ -37,7 +41,7 @@ impl<D: Disk> Running<D> {
             if seen.index <= self.applied && !submit.wait_all {
                 return Considered::Answer(Ok(self.submitted(&pending)));
             }
-            return Considered::Attach { index: seen.index, pending };
+            return Considered::Attach(pending);
         }
         if made_at_ms(submit.request_id).is_some_and(|made| made < self.window.horizon_ms()) {
             return Considered::Answer(Err(SubmitError::KeyExpired));
@@ -54,25 +58,21 @@ impl<D: Disk> Running<D> {
         Considered::Propose
     }
 
+    /// Another one waits for an entry that is in the log already.
+    pub(super) fn attach(&mut self, pending: Pending) {
+        let at = self.pending.partition_point(|other| other.seen.index <= pending.seen.index);
+        self.pending.insert(at, pending);
+    }
+
     pub(super) fn submitted(&self, pending: &Pending) -> Submitted {
         let Seen { index, first_seq, record_count, .. } = pending.seen;
-        let status = self.raft.status();
-        let mut durable_on: NodeSet = status
-            .peers
-            .iter()
-            .filter(|peer| peer.matched.0 >= index)
-            .map(|peer| peer.node)
-            .collect();
-        if self.raft.durable().0 >= index {
-            durable_on.insert(self.raft.node());
-        }
         Submitted {
             first_seq,
             last_seq: first_seq + u64::from(record_count) - 1,
             term: pending.term,
             index,
             duplicate: pending.duplicate,
-            durable_on,
+            durable_on: self.raft.durable_on(Index(index)),
         }
     }
 
@@ -83,11 +83,18 @@ impl<D: Disk> Running<D> {
         index: u64,
         proposing: Proposing,
     ) -> Entry {
-        let Proposing { submit, pieces, digest } = proposing;
+        let Proposing { submit, digest } = proposing;
+        let request_id = submit.request_id;
         let record_count = u32::try_from(submit.records.len()).expect("far below 4 billion");
         let header = self.header(meta, index, KIND_RECORDS, record_count);
-        let pieces: Vec<&[u8]> = pieces.iter().map(|piece| &piece[..]).collect();
-        let entry = make_entry(&header, &pieces);
+        let bytes = ENTRY_HEADER_BYTES + records_bytes(&submit.records);
+        if self.arena.capacity() < bytes {
+            self.arena.reserve(bytes.max(ARENA_BYTES));
+        }
+        records_head(request_id, &submit.records, &mut self.head);
+        let values = submit.records.iter().map(|value| &value[..]);
+        let body = std::iter::once(&self.head[..]).chain(values);
+        let entry = Entry::new_in(&mut self.arena, &header, body);
         let seen = Seen { index, first_seq: header.first_seq, record_count, digest };
         let pending = Pending {
             tag: submit.tag,
@@ -96,7 +103,8 @@ impl<D: Disk> Running<D> {
             duplicate: false,
             wait_all: submit.wait_all,
         };
-        self.pending.entry(index).or_default().push(pending);
+        self.pending.push_back(pending);
+        self.note_request(&entry, request_id, digest);
         entry
     }
 
@@ -104,7 +112,7 @@ impl<D: Disk> Running<D> {
     pub(super) fn answer_waiting_all(&mut self, effects: &mut VecDeque<Effect>) {
         while let Some(entry) = self.waiting_all.first_entry() {
             let index = *entry.key();
-            let on_all = self.raft.status().peers.iter().all(|peer| peer.matched.0 >= index);
+            let on_all = self.raft.durable_on(Index(index)).len() == self.raft.member_count();
             if !on_all || self.raft.role() != RoleKind::Leader {
                 return;
             }
@@ -122,9 +130,9 @@ impl<D: Disk> Running<D> {
         {
             return;
         }
-        let waiting = std::mem::take(&mut self.pending).into_values();
+        let waiting = std::mem::take(&mut self.pending).into_iter();
         let waiting_all = std::mem::take(&mut self.waiting_all).into_values();
-        for pending in waiting.chain(waiting_all).flatten() {
+        for pending in waiting.chain(waiting_all.flatten()) {
             let result = Err(SubmitError::LeadershipLost);
             effects.push_back(Effect::Submitted { tag: pending.tag, result });
         }

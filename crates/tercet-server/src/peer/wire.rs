@@ -586,8 +586,7 @@ mod tests {
             crc: 0,
         };
         let incarnation = Incarnation(99);
-        tercet_wal::encode_entry(&header, &[&[2], &incarnation.0.to_le_bytes()], &mut out);
-        let entry = Entry::parse(out.freeze()).unwrap();
+        let entry = Entry::new(&header, &[&[2], &incarnation.0.to_le_bytes()]);
         let kind = EntryKind::Readmit { node: node(2), incarnation };
         let meta = EntryMeta { term: Term(3), kind };
         let append = Message::Append {

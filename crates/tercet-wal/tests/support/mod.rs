@@ -5,10 +5,9 @@ pub(crate) mod made;
 
 use std::collections::BTreeMap;
 
-use bytes::BytesMut;
 use tercet_wal::{
     Batch, Disk, DiskFile, Entry, EntryHeader, HardState, MemDisk, Recovered, Wal, WalError,
-    WalOptions, encode_entry,
+    WalOptions,
 };
 
 /// Options whose segments are as small as they can be: about 132 KiB, because every segment keeps
@@ -63,9 +62,7 @@ pub(crate) fn entry(term: u64, index: u64, body: &[u8]) -> Entry {
         body_bytes: 0,
         crc: 0,
     };
-    let mut out = BytesMut::new();
-    encode_entry(&header, &[body], &mut out);
-    Entry::parse(out.freeze()).unwrap()
+    Entry::new(&header, &[body])
 }
 
 pub(crate) fn append(entries: Vec<Entry>) -> Batch {

@@ -293,7 +293,7 @@ fn kind(kind: u8) -> &'static str {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails out loud")]
 mod tests {
-    use tercet_wal::{Batch, Entry, EntryHeader, FileDisk, Wal, WalOptions, encode_entry};
+    use tercet_wal::{Batch, Entry, EntryHeader, FileDisk, Wal, WalOptions};
 
     use super::*;
 
@@ -316,9 +316,7 @@ mod tests {
                     body_bytes: 0,
                     crc: 0,
                 };
-                let mut out = bytes::BytesMut::new();
-                encode_entry(&header, &[b"body"], &mut out);
-                Entry::parse(out.freeze()).unwrap()
+                Entry::new(&header, &[b"body"])
             });
             wal.stage(Batch { entries: entries.to_vec(), ..Batch::default() });
             wal.commit(&mut disk).unwrap();
