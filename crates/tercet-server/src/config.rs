@@ -32,6 +32,9 @@ pub struct ServerConfig {
     pub timing: Timing,
     /// The limits on what clients may ask.
     pub limits: Limits,
+    /// How many threads serve gRPC clients; with 0 the owner's thread does, without a hand-off from
+    /// one thread to another. By default that, unless there are cores to spare.
+    pub api_threads: Option<usize>,
     /// The size of a segment of the write-ahead log, in bytes.
     pub segment_bytes: u64,
     /// How much of the disk is left free before new records are refused, in bytes.
@@ -110,6 +113,7 @@ impl ServerConfig {
             insecure: false,
             timing: Timing::default(),
             limits: Limits::default(),
+            api_threads: None,
             segment_bytes: 64 << 20,
             disk_reserve_bytes: 64 << 20,
             lab: None,

@@ -32,7 +32,7 @@ use crate::config::ServerConfig;
 use crate::forward::{self, ForwardReply};
 use crate::lab::{Action, LOG_MAX, Lab, logged};
 use crate::metrics::Metrics;
-use crate::node::{Command, NodeEvent, Progress, Record, Submit, Submitted};
+use crate::node::{Command, NodeEvent, Page, Progress, Range, Record, Submit, Submitted};
 use crate::peer::frame::{Frame, Kind};
 use crate::peer::hello::{Channel, Local};
 use crate::peer::link::{Arrived, Body, LinkEvent, Links, Mailbox};
@@ -51,6 +51,8 @@ const HANDOVER: Duration = Duration::from_millis(1500);
 pub(crate) struct Desk {
     pub(crate) commands: mpsc::UnboundedReceiver<Command>,
     pub(crate) progress: watch::Sender<Progress>,
+    /// Apart from the progress, which changes with every commit.
+    pub(crate) serves: watch::Sender<bool>,
     pub(crate) events: broadcast::Sender<NodeEvent>,
     pub(crate) metrics: Arc<Metrics>,
     /// Turns true when the node shall stop.
@@ -90,6 +92,13 @@ enum ReplyTo {
     Peer { node: NodeId, id: u64 },
 }
 
+/// Who waits for a read barrier.
+#[derive(Debug)]
+enum Awaiting {
+    Barrier(oneshot::Sender<Result<(), ApiError>>),
+    Read(Range, oneshot::Sender<Result<Page, ApiError>>),
+}
+
 /// What this node knows about a peer's links.
 #[derive(Clone, Debug, Default)]
 struct PeerLink {
@@ -113,7 +122,7 @@ struct Driver<'a> {
     local: Rc<Local>,
     peers: BTreeMap<NodeId, PeerLink>,
     replies: BTreeMap<u64, ReplyTo>,
-    barriers: BTreeMap<u64, oneshot::Sender<Result<(), ApiError>>>,
+    barriers: BTreeMap<u64, Awaiting>,
     transfers: Vec<oneshot::Sender<Result<u8, ApiError>>>,
     forwarded: BTreeMap<u64, Forwarded>,
     /// Submits of this turn, appended together.
@@ -460,14 +469,12 @@ impl Driver<'_> {
         match command {
             Command::Submit { submit, reply } => self.enqueue(submit, ReplyTo::Here(reply)),
             Command::Forward { to, submit, reply } => self.forward(to, &submit, reply),
-            Command::Barrier { reply } => {
-                let tag = self.tag();
-                self.barriers.insert(tag, reply);
-                let now = self.now();
-                self.replica.read_barrier(now, tag)?;
+            Command::Barrier { reply } => self.read_barrier(Awaiting::Barrier(reply))?,
+            Command::Read { range, linearizable: true, reply } => {
+                self.read_barrier(Awaiting::Read(range, reply))?;
             }
-            Command::Read { from_seq, limit, bytes_max, reply } => {
-                let _ = reply.send(self.read(from_seq, limit, bytes_max));
+            Command::Read { range, linearizable: false, reply } => {
+                let _ = reply.send(self.read(range));
             }
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
@@ -491,6 +498,13 @@ impl Driver<'_> {
             },
         }
         Ok(())
+    }
+
+    fn read_barrier(&mut self, awaiting: Awaiting) -> Result<(), Fatal> {
+        let tag = self.tag();
+        self.barriers.insert(tag, awaiting);
+        let now = self.now();
+        self.replica.read_barrier(now, tag)
     }
 
     fn forward(
@@ -613,8 +627,15 @@ impl Driver<'_> {
                     }
                 }
                 Effect::BarrierDone { tag, confirmed } => {
-                    if let Some(reply) = self.barriers.remove(&tag) {
-                        let _ = reply.send(if confirmed { Ok(()) } else { Err(self.no_leader()) });
+                    let done = if confirmed { Ok(()) } else { Err(self.no_leader()) };
+                    match self.barriers.remove(&tag) {
+                        Some(Awaiting::Barrier(reply)) => {
+                            let _ = reply.send(done);
+                        }
+                        Some(Awaiting::Read(range, reply)) => {
+                            let _ = reply.send(done.and_then(|()| self.read(range)));
+                        }
+                        None => {}
                     }
                 }
                 Effect::TransferEnded { result } => {
@@ -728,6 +749,8 @@ impl Driver<'_> {
             *progress = next;
             changed
         });
+        let serves = next.serving && next.leader.is_some() && !next.stopping;
+        self.desk.serves.send_if_modified(|now| std::mem::replace(now, serves) != serves);
         let role = self.replica.raft().map(|raft| raft.role());
         if role != self.role {
             self.role = role;
@@ -848,14 +871,17 @@ impl Driver<'_> {
         })
     }
 
-    fn read(&self, from_seq: u64, limit: u64, bytes_max: u64) -> Result<Vec<Record>, ApiError> {
-        let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-        let bytes_max = usize::try_from(bytes_max).unwrap_or(usize::MAX);
-        match self.replica.read(from_seq.max(1), limit, bytes_max) {
-            Ok(records) => Ok(records
-                .into_iter()
-                .map(|record| Record { seq: record.seq, value: record.value })
-                .collect()),
+    fn read(&self, range: Range) -> Result<Page, ApiError> {
+        let limit = usize::try_from(range.limit).unwrap_or(usize::MAX);
+        let bytes_max = usize::try_from(range.bytes_max).unwrap_or(usize::MAX);
+        match self.replica.read(range.from_seq.max(1), limit, bytes_max) {
+            Ok(records) => Ok(Page {
+                records: records
+                    .into_iter()
+                    .map(|record| Record { seq: record.seq, value: record.value })
+                    .collect(),
+                next_seq: self.replica.next_seq(),
+            }),
             Err(error) => {
                 let reason = match error {
                     ReadError::Damaged { .. } => Reason::Overloaded,

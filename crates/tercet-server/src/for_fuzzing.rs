@@ -26,7 +26,7 @@ use crate::api;
 use crate::config::Limits;
 use crate::forward;
 use crate::metrics::Metrics;
-use crate::node::{Command, LabAccess, NodeHandle, Progress, Record, Submitted};
+use crate::node::{Command, LabAccess, NodeHandle, Page, Progress, Range, Record, Submitted};
 use crate::peer::frame::{self, Kind};
 use crate::peer::hello::{Channel, Local};
 use crate::peer::link::{self, Body as LinkBody, LinkEvent};
@@ -117,6 +117,7 @@ impl ClientPort {
         let node = NodeHandle {
             commands,
             progress: seen,
+            serves: watch::channel(true).1,
             events: broadcast::channel(16).0,
             metrics: Arc::clone(&metrics),
             id: 1,
@@ -183,7 +184,7 @@ fn answer(command: Command) {
             let _ = reply.send(result);
         }
         Command::Barrier { reply } => drop(reply.send(Ok(()))),
-        Command::Read { from_seq, limit, reply, .. } => {
+        Command::Read { range: Range { from_seq, limit, .. }, reply, .. } => {
             let values: [&'static [u8]; 3] = [b"44", b"\xff\0", "ä\n<&>]]>\u{1}".as_bytes()];
             let record = |(value, seq): (&'static [u8], u64)| Record {
                 seq,
@@ -192,7 +193,8 @@ fn answer(command: Command) {
             let records = values.into_iter().zip(1..).map(record);
             let wanted = records.filter(|record| record.seq >= from_seq);
             let limit = usize::try_from(limit).unwrap_or(usize::MAX);
-            let _ = reply.send(Ok(wanted.take(limit).collect()));
+            let records = wanted.take(limit).collect();
+            let _ = reply.send(Ok(Page { records, next_seq: NEXT_SEQ }));
         }
         Command::Status { reply } => {
             let status = v1::StatusResponse {

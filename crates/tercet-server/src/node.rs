@@ -57,6 +57,22 @@ pub struct Record {
     pub value: Bytes,
 }
 
+/// Committed records, and where the log ended when they were read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Page {
+    pub(crate) records: Vec<Record>,
+    pub(crate) next_seq: u64,
+}
+
+/// What is read.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Range {
+    pub(crate) from_seq: u64,
+    pub(crate) limit: u64,
+    /// About so many bytes of values, one record at least.
+    pub(crate) bytes_max: u64,
+}
+
 /// What changes when a node makes progress; watched by readers that wait for records and by
 /// submits that wait for a leader.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -99,13 +115,8 @@ pub(crate) enum Command {
     Forward { to: u8, submit: Submit, reply: oneshot::Sender<Result<Submitted, ApiError>> },
     /// Answer when a local read is linearizable.
     Barrier { reply: oneshot::Sender<Result<(), ApiError>> },
-    /// Read committed records.
-    Read {
-        from_seq: u64,
-        limit: u64,
-        bytes_max: u64,
-        reply: oneshot::Sender<Result<Vec<Record>, ApiError>>,
-    },
+    /// Read committed records; when that is linearizable, if asked so.
+    Read { range: Range, linearizable: bool, reply: oneshot::Sender<Result<Page, ApiError>> },
     /// Describe the node.
     Status { reply: oneshot::Sender<v1::StatusResponse> },
     /// Look at the node with the eyes of the lab.
@@ -121,6 +132,7 @@ pub(crate) enum Command {
 pub struct NodeHandle {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) progress: watch::Receiver<Progress>,
+    pub(crate) serves: watch::Receiver<bool>,
     pub(crate) events: broadcast::Sender<NodeEvent>,
     pub(crate) metrics: Arc<Metrics>,
     /// This node's slot.
@@ -165,11 +177,19 @@ impl NodeHandle {
     /// # Errors
     /// `NO_LEADER`, `QUARANTINED` or `DEADLINE`.
     pub async fn read_barrier(&self, deadline: Instant) -> Result<(), ApiError> {
+        self.ask_again(deadline, |reply| Command::Barrier { reply }).await
+    }
+
+    /// Asks until a leader is known, at most until `deadline`: a read may simply ask again.
+    async fn ask_again<T>(
+        &self,
+        deadline: Instant,
+        command: impl Fn(oneshot::Sender<Result<T, ApiError>>) -> Command,
+    ) -> Result<T, ApiError> {
         loop {
-            let answer = self.ask(deadline, |reply| Command::Barrier { reply }).await?;
-            match answer {
+            match self.ask(deadline, &command).await? {
                 Err(error) if error.reason == Reason::NoLeader && Instant::now() < deadline => {
-                    // Lost on the way or no leader yet: a read may simply ask again.
+                    // Lost on the way or no leader yet.
                     let pause = Duration::from_millis(10);
                     if Instant::now() + pause >= deadline {
                         return Err(error);
@@ -192,13 +212,35 @@ impl NodeHandle {
         limit: u64,
         bytes_max: u64,
     ) -> Result<Vec<Record>, ApiError> {
+        let range = Range { from_seq, limit, bytes_max };
+        Ok(self.read_local(range).await?.records)
+    }
+
+    /// What this node has, with where its log ends.
+    pub(crate) async fn read_local(&self, range: Range) -> Result<Page, ApiError> {
         let deadline = Instant::now() + Duration::from_secs(30);
-        self.ask(deadline, |reply| Command::Read { from_seq, limit, bytes_max, reply }).await?
+        let read = |reply| Command::Read { range, linearizable: false, reply };
+        self.ask(deadline, read).await?
+    }
+
+    /// The same behind a read barrier, at most until `deadline`.
+    pub(crate) async fn read_linearizable(
+        &self,
+        range: Range,
+        deadline: Instant,
+    ) -> Result<Page, ApiError> {
+        let read = |reply| Command::Read { range, linearizable: true, reply };
+        self.ask_again(deadline, read).await
     }
 
     /// The node's progress, to look at or to wait for.
     pub fn progress(&self) -> watch::Receiver<Progress> {
         self.progress.clone()
+    }
+
+    /// Whether this node serves: a member with a leader that does not shut down.
+    pub(crate) fn serves(&self) -> watch::Receiver<bool> {
+        self.serves.clone()
     }
 
     /// How this node sees itself and its peers.

@@ -25,6 +25,9 @@ const LOSSES_MAX: usize = 10;
 const LOSSES_IN: Duration = Duration::from_secs(60);
 /// How long the client API may take to answer what is under way when the node stops.
 const API_STOP: Duration = Duration::from_secs(5);
+/// With more cores than these, clients have threads of their own, and so many.
+const CORES: usize = 2;
+const API_THREADS: usize = 2;
 
 /// Where a node listens.
 #[derive(Clone, Debug)]
@@ -95,8 +98,11 @@ pub fn run(
 ) -> Result<(), ServeError> {
     config.check().map_err(ServeError::Config)?;
     let internal = |error: std::io::Error| ServeError::Internal(error.to_string());
+    let api_threads = config.api_threads.unwrap_or_else(api_threads);
+    // Even where the owner's thread serves gRPC, HTTP has one: a node whose disk stands still is to
+    // be seen by whoever watches it.
     let api_runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
+        .worker_threads(api_threads.max(1))
         .thread_name("tercet-api")
         .enable_all()
         .build()
@@ -133,12 +139,14 @@ pub fn run(
     let (commands_tx, commands) = mpsc::unbounded_channel();
     let (progress, progress_rx) =
         watch::channel(Progress { first_seq: 1, next_seq: 1, ..Progress::default() });
+    let (serves, serves_rx) = watch::channel(false);
     let (events, _) = broadcast::channel(EVENTS_KEPT);
     let metrics = Arc::new(Metrics::default());
     let (stop_tx, stop) = watch::channel(false);
     let handle = NodeHandle {
         commands: commands_tx,
         progress: progress_rx.clone(),
+        serves: serves_rx,
         events: events.clone(),
         metrics: Arc::clone(&metrics),
         id: config.node,
@@ -150,6 +158,7 @@ pub fn run(
     let mut desk = Desk {
         commands,
         progress,
+        serves,
         events,
         metrics,
         stop,
@@ -162,9 +171,13 @@ pub fn run(
         shutdown.await;
         let _ = stop_tx.send(true);
     });
-    let (api_done_tx, api_done) = std::sync::mpsc::channel();
+    let (api_done_tx, api_done) = tokio::sync::oneshot::channel();
     let (api_stop_tx, api_stop) = tokio::sync::oneshot::channel::<()>();
     let limits = config.limits;
+    let grpc_runtime = match api_threads {
+        0 => owner_runtime.handle().clone(),
+        _ => api_runtime.handle().clone(),
+    };
     // The API opens when the directory is known to be this node's.
     let (api_start_tx, api_start) = tokio::sync::oneshot::channel::<()>();
     api_runtime.spawn(async move {
@@ -174,7 +187,7 @@ pub fn run(
         let stopped = async {
             let _ = api_stop.await;
         };
-        let result = api::serve(client_listener, handle, limits, stopped).await;
+        let result = api::serve(client_listener, handle, limits, grpc_runtime, stopped).await;
         let _ = api_done_tx.send(result.map_err(|error| error.to_string()));
     });
 
@@ -187,10 +200,16 @@ pub fn run(
     if outcome.is_ok() {
         // The owner is gone: whoever still waits is told so at once, and connections end.
         drop(desk);
-        let _ = api_done.recv_timeout(API_STOP);
+        let _ = owner_runtime.block_on(async { tokio::time::timeout(API_STOP, api_done).await });
     }
     api_runtime.shutdown_timeout(Duration::from_millis(100));
     outcome
+}
+
+/// How many threads serve clients, by what the machine has.
+fn api_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    if cores > CORES { API_THREADS } else { 0 }
 }
 
 /// Runs the owner, again and again should the node lose its memory while it runs.

@@ -338,15 +338,13 @@ impl<D: Disk> Wal<D> {
 
     fn write(&mut self, disk: &mut D) -> Result<(), WalError> {
         let first = self.tail.len() - self.staged_count;
-        let entries: Vec<&Entry> = self.tail.range(first..).collect();
-        let body_bytes: u64 = entries.iter().map(|entry| entry.frame.len() as u64).sum();
-        let ids_bytes = ((1 + entries.len()) * ID_BYTES) as u64;
+        let body_bytes: u64 = self.tail.range(first..).map(|entry| entry.frame.len() as u64).sum();
+        let ids_bytes = ((1 + self.staged_count) * ID_BYTES) as u64;
         let need = frame_space(body_bytes) + ids_bytes;
-        let reserve = if entries.is_empty() { GAP } else { VOTES_RESERVE };
+        let reserve = if self.staged_count == 0 { GAP } else { VOTES_RESERVE };
         if self.segments.last().expect("a log has a segment").room() < need + reserve {
             self.roll(disk, need)?;
         }
-        let entries: Vec<&Entry> = self.tail.range(first..).collect();
         let position = self.segments.len() - 1;
         let segment = &mut self.segments[position];
         let hard_state = self.staged_hard_state.unwrap_or(self.hard_state);
@@ -357,28 +355,32 @@ impl<D: Disk> Wal<D> {
             hard_state,
             truncate_from: self.staged_truncate,
             first_index: self.places.len() as u64 + 1,
-            entry_count: u32::try_from(entries.len()).expect("far below 4 billion"),
+            entry_count: u32::try_from(self.staged_count).expect("far below 4 billion"),
             body_bytes: u32::try_from(body_bytes).expect("a batch is far below 4 GiB"),
         };
         let offset = |at: u64| u32::try_from(at).expect("a segment is below 4 GiB");
         let mut at = segment.end + FRAME_HEADER_BYTES as u64;
         // Identifiers grow down: the frame's stands highest, its last entry's lowest.
-        let mut ids = vec![Identifier::Frame(FrameId::of(&header, offset(segment.end)))];
-        let mut places = Vec::with_capacity(entries.len());
+        let mut ids = vec![0; (1 + self.staged_count) * ID_BYTES];
+        let mut id_slots = ids.chunks_exact_mut(ID_BYTES).rev();
+        let mut add_id = |id: Identifier| {
+            id_slots.next().expect("one for each").copy_from_slice(&id.encode());
+        };
+        add_id(Identifier::Frame(FrameId::of(&header, offset(segment.end))));
+        let mut places = Vec::with_capacity(self.staged_count);
         let encoded = header.encode();
-        let mut pieces: Vec<&[u8]> = Vec::with_capacity(1 + entries.len());
+        let mut pieces: Vec<&[u8]> = Vec::with_capacity(1 + self.staged_count);
         pieces.push(&encoded);
-        for entry in &entries {
-            ids.push(Identifier::Entry(EntryId::of(&entry.header, offset(at))));
+        for entry in self.tail.range(first..) {
+            add_id(Identifier::Entry(EntryId::of(&entry.header, offset(at))));
             places
                 .push(Place { segment: u32::try_from(position).expect("few"), offset: offset(at) });
             pieces.push(&entry.frame);
             at += entry.frame.len() as u64;
         }
-        let id_bytes: Vec<u8> = ids.iter().rev().flat_map(Identifier::encode).collect();
         let (name, file) = (&segment.name, &segment.file);
         file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", name))?;
-        file.write_at(&id_bytes, segment.ids - ids_bytes).map_err(io_error("write", name))?;
+        file.write_at(&ids, segment.ids - ids_bytes).map_err(io_error("write", name))?;
         sync_seeded(file).map_err(io_error("sync", name))?;
         segment.end += header.space();
         segment.ids -= ids_bytes;

@@ -5,12 +5,11 @@
 
 mod support;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use proptest::prelude::*;
 use support::{append, crc_by_bits, entry, image, segment, small, state, write};
 use tercet_wal::{
     Batch, ENTRY_BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, EntryError, EntryHeader, MemDisk, Wal,
-    encode_entry,
 };
 
 /// Numbers by their width, little-endian, and bytes as they are.

@@ -15,12 +15,12 @@ impl<D: Disk> Running<D> {
         bytes_max: usize,
     ) -> Result<Vec<Record>, ReadError> {
         let mut records = Vec::new();
-        if from_seq >= self.applied_next_seq || limit == 0 {
+        if from_seq >= self.applied_next_seq {
             return Ok(records);
         }
         let mut index = self.find(disk, from_seq)?;
         let mut bytes = 0;
-        while index <= self.applied {
+        while index <= self.applied && records.len() < limit {
             let budget = bytes_max.saturating_sub(bytes).clamp(1, 1 << 20) as u64;
             // Nearly every entry has records: of so many, most are wanted.
             let wanted = (limit - records.len()) as u64;

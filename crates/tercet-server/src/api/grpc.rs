@@ -12,12 +12,14 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Context;
 use super::intake::request_id;
-use crate::node::{NodeHandle, Record, Submit, Submitted};
+use crate::node::{NodeHandle, Page, Range, Record, Submit, Submitted};
 
 /// How many requests of one stream may be under way.
 const STREAM_WINDOW: usize = 1024;
 /// How many bytes of values go into one message of a read, unless the client says less.
 const READ_BYTES: u64 = 256 << 10;
+/// How many records go into one message of a read.
+const READ_RECORDS: u64 = 10_000;
 /// How long a follower of the log may be silent before it is looked whether the node still serves.
 const FOLLOW_CHECK: Duration = Duration::from_secs(30);
 
@@ -135,20 +137,27 @@ impl v1::log_server::Log for LogService {
     ) -> Result<Response<Self::ReadStream>, Status> {
         let Context { node, intake } = &self.context;
         let deadline = intake.deadline(timeout_of(&request));
-        let request = request.into_inner();
-        if request.consistency() == v1::Consistency::Linearizable {
-            node.read_barrier(deadline).await.map_err(status)?;
-        }
-        let next_seq = node.progress().borrow().next_seq;
-        let from = request.from_seq.max(1);
-        if from > next_seq && !request.follow {
+        let mut reading = Reading::new(request.into_inner());
+        let page = if reading.request.consistency() == v1::Consistency::Linearizable {
+            node.read_linearizable(reading.range(), deadline).await
+        } else {
+            node.read_local(reading.range()).await
+        };
+        let Page { records, next_seq } = page.map_err(status)?;
+        if reading.from > next_seq && !reading.request.follow {
             let mut error =
                 ApiError::new(Reason::Future, format!("the next sequence number is {next_seq}"));
             error.next_seq = Some(next_seq);
             return Err(status(error));
         }
+        // What a read that does not follow ends at: what was there when it began.
+        reading.end = next_seq;
+        let first = reading.take(records, next_seq);
+        if reading.is_done() {
+            return Ok(Response::new(Box::pin(tokio_stream::iter(first.map(Ok)))));
+        }
         let (to_client, from_here) = mpsc::channel(4);
-        tokio::spawn(send_records(node.clone(), request, to_client));
+        tokio::spawn(reading.send(node.clone(), first, to_client));
         Ok(Response::new(Box::pin(ReceiverStream::new(from_here))))
     }
 
@@ -170,55 +179,83 @@ impl v1::log_server::Log for LogService {
     }
 }
 
-/// Sends records until the limit, the end of the log, or, when following, the end of the client.
-async fn send_records(
-    node: NodeHandle,
+/// A read on its way: until the limit, the end of the log, or, when following, the end of the
+/// client.
+struct Reading {
     request: v1::ReadRequest,
-    to_client: mpsc::Sender<Result<v1::ReadResponse, Status>>,
-) {
-    let mut from = request.from_seq.max(1);
-    let mut left = if request.limit == 0 { u64::MAX } else { request.limit };
-    let bytes_max =
-        if request.max_bytes == 0 { READ_BYTES } else { request.max_bytes.min(READ_BYTES) };
-    let mut progress = node.progress();
-    // What a read that does not follow ends at: what was there when it began.
-    let end = progress.borrow_and_update().next_seq;
-    loop {
-        let count = if request.follow { left } else { left.min(end.saturating_sub(from)) };
-        let records = match node.read(from, count.min(10_000), bytes_max).await {
-            Ok(records) => records,
-            Err(error) => {
-                let _ = to_client.send(Err(status(error))).await;
-                return;
-            }
-        };
-        let next_seq = progress.borrow_and_update().next_seq;
+    from: u64,
+    /// How many records may yet come.
+    left: u64,
+    end: u64,
+}
+
+impl Reading {
+    fn new(request: v1::ReadRequest) -> Self {
+        let left = if request.limit == 0 { u64::MAX } else { request.limit };
+        Self { from: request.from_seq.max(1), left, end: u64::MAX, request }
+    }
+
+    fn range(&self) -> Range {
+        let asked = self.request.max_bytes;
+        let bytes_max = if asked == 0 { READ_BYTES } else { asked.min(READ_BYTES) };
+        let is_bounded = !self.request.follow && self.end != u64::MAX;
+        let there = if is_bounded { self.end.saturating_sub(self.from) } else { u64::MAX };
+        Range { from_seq: self.from, limit: self.left.min(there).min(READ_RECORDS), bytes_max }
+    }
+
+    /// The answer with these records; a follower is told nothing of none.
+    fn take(&mut self, records: Vec<Record>, next_seq: u64) -> Option<v1::ReadResponse> {
         let got = records.len() as u64;
-        left -= got;
-        from += got;
-        let is_empty = records.is_empty();
-        if !is_empty || !request.follow {
-            let record = |Record { seq, value }| v1::Record { seq, value };
-            let response =
-                v1::ReadResponse { records: records.into_iter().map(record).collect(), next_seq };
-            if to_client.send(Ok(response)).await.is_err() {
+        self.left -= got;
+        self.from += got;
+        if got == 0 && !self.request.follow {
+            // Nothing is there where something was said to be: another answer would be the same.
+            self.left = 0;
+        }
+        let record = |Record { seq, value }| v1::Record { seq, value };
+        let records = records.into_iter().map(record).collect();
+        (got > 0 || !self.request.follow).then_some(v1::ReadResponse { records, next_seq })
+    }
+
+    const fn is_done(&self) -> bool {
+        self.left == 0 || (!self.request.follow && self.from >= self.end)
+    }
+
+    async fn send(
+        mut self,
+        node: NodeHandle,
+        first: Option<v1::ReadResponse>,
+        to_client: mpsc::Sender<Result<v1::ReadResponse, Status>>,
+    ) {
+        let mut progress = node.progress();
+        let mut answer = first;
+        loop {
+            if let Some(answer) = answer
+                && to_client.send(Ok(answer)).await.is_err()
+            {
                 return;
             }
-        }
-        let is_done = left == 0 || (!request.follow && (is_empty || from >= end));
-        if is_done || progress.borrow().stopping {
-            return;
-        }
-        while request.follow && progress.borrow_and_update().next_seq <= from {
-            tokio::select! {
-                changed = progress.changed() => {
-                    if changed.is_err() || progress.borrow().stopping {
-                        return;
-                    }
-                }
-                () = to_client.closed() => return,
-                () = tokio::time::sleep(FOLLOW_CHECK) => {}
+            if self.is_done() || progress.borrow().stopping {
+                return;
             }
+            while self.request.follow && progress.borrow_and_update().next_seq <= self.from {
+                tokio::select! {
+                    changed = progress.changed() => {
+                        if changed.is_err() || progress.borrow().stopping {
+                            return;
+                        }
+                    }
+                    () = to_client.closed() => return,
+                    () = tokio::time::sleep(FOLLOW_CHECK) => {}
+                }
+            }
+            answer = match node.read_local(self.range()).await {
+                Ok(Page { records, next_seq }) => self.take(records, next_seq),
+                Err(error) => {
+                    let _ = to_client.send(Err(status(error))).await;
+                    return;
+                }
+            };
         }
     }
 }
@@ -276,20 +313,16 @@ pub(super) async fn report_health(
     reporter: tonic_health::server::HealthReporter,
     node: NodeHandle,
 ) {
-    let mut progress = node.progress();
+    let mut serves = node.serves();
     loop {
-        let state = *progress.borrow_and_update();
-        let serving = if state.serving && state.leader.is_some() && !state.stopping {
+        let status = if *serves.borrow_and_update() {
             tonic_health::ServingStatus::Serving
         } else {
             tonic_health::ServingStatus::NotServing
         };
-        reporter.set_service_status("", serving).await;
-        reporter.set_service_status("tercet.v1.Log", serving).await;
-        let unchanged = |now: &crate::node::Progress| {
-            (now.serving, now.leader, now.stopping) == (state.serving, state.leader, state.stopping)
-        };
-        if progress.wait_for(|now| !unchanged(now)).await.is_err() {
+        reporter.set_service_status("", status).await;
+        reporter.set_service_status("tercet.v1.Log", status).await;
+        if serves.changed().await.is_err() {
             return;
         }
     }

@@ -20,7 +20,8 @@ use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tercet_client::v1;
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::runtime::Handle;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::config::Limits;
 use crate::metrics::Metrics;
@@ -42,11 +43,13 @@ pub(crate) struct Context {
     pub(crate) intake: Arc<Intake>,
 }
 
-/// Serves clients until `shutdown`, then answers what is under way.
+/// Serves clients until `shutdown`, then answers what is under way. Connections of gRPC are served
+/// on `grpc_runtime`, all others on this one.
 pub(crate) async fn serve(
     listener: TcpListener,
     node: NodeHandle,
     limits: Limits,
+    grpc_runtime: Handle,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), std::io::Error> {
     let context =
@@ -64,6 +67,7 @@ pub(crate) async fn serve(
         .max_concurrent_streams(1024)
         .initial_stream_window_size(1 << 20)
         .initial_connection_window_size(4 << 20);
+    let (open, closing) = watch::channel(());
     tokio::pin!(shutdown);
     loop {
         let stream = tokio::select! {
@@ -88,24 +92,65 @@ pub(crate) async fn serve(
         if set_options(&stream).is_err() {
             continue;
         }
+        let place = Place::new(place, Arc::clone(context.node.metrics()));
         let service = TowerToHyperService::new(router.clone());
-        let connection =
-            builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
-        let connection = graceful.watch(connection);
-        let metrics = Arc::clone(context.node.metrics());
-        metrics.note_connections(1);
+        let (builder, watcher) = (builder.clone(), graceful.watcher());
+        let (grpc_runtime, mut closing) = (grpc_runtime.clone(), closing.clone());
         tokio::spawn(async move {
-            // What goes wrong on a connection is its client's business.
-            if let Err(error) = connection.await {
-                tracing::debug!("a client connection ended: {error}");
-            }
-            metrics.note_connections(-1);
-            drop(place);
+            let is_grpc = tokio::select! {
+                is_http2 = speaks_http2(&stream) => is_http2,
+                _ = closing.changed() => return,
+            };
+            let Ok(stream) = stream.into_std() else { return };
+            let serve = async move {
+                // Bound to the runtime that it is served on.
+                let Ok(stream) = TcpStream::from_std(stream) else { return };
+                let io = TokioIo::new(stream);
+                let connection = builder.serve_connection_with_upgrades(io, service);
+                // What goes wrong on a connection is its client's business.
+                if let Err(error) = watcher.watch(connection.into_owned()).await {
+                    tracing::debug!("a client connection ended: {error}");
+                }
+                drop(place);
+            };
+            if is_grpc {
+                grpc_runtime.spawn(serve)
+            } else {
+                tokio::spawn(serve)
+            };
         });
     }
+    drop(open);
     drop(listener);
     let _ = tokio::time::timeout(DRAIN, graceful.shutdown()).await;
     Ok(())
+}
+
+/// A client connection that counts as one.
+struct Place {
+    _permit: OwnedSemaphorePermit,
+    metrics: Arc<Metrics>,
+}
+
+impl Place {
+    fn new(permit: OwnedSemaphorePermit, metrics: Arc<Metrics>) -> Self {
+        metrics.note_connections(1);
+        Self { _permit: permit, metrics }
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.metrics.note_connections(-1);
+    }
+}
+
+/// Whether a connection begins as one of HTTP/2 does; gRPC knows no other. A client that is slow
+/// with its first bytes may be taken for another: it is served all the same.
+async fn speaks_http2(stream: &TcpStream) -> bool {
+    let mut first = [0; 3];
+    let peeked = tokio::time::timeout(HEAD_TIMEOUT, stream.peek(&mut first)).await;
+    matches!(peeked, Ok(Ok(3))) && first == *b"PRI"
 }
 
 fn set_options(stream: &TcpStream) -> std::io::Result<()> {

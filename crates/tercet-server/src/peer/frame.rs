@@ -26,6 +26,11 @@ const MESSAGE_BYTES_MAX: usize = 16 << 20;
 const ENTRIES_BYTES_MAX: usize = 80 << 20;
 /// How much is read at a time, and so the most memory that is taken before bytes are there.
 const READ_BYTES: usize = 256 << 10;
+/// Entries shorter than this are copied into the frame.
+const COPIED_BYTES: usize = 4 << 10;
+/// With less room than this in the memory that was taken, new is taken. What is left of it holds
+/// the frames to come: entries that are kept share it.
+const ROOM_BYTES: usize = 16 << 10;
 
 /// What a frame holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -77,7 +82,8 @@ pub(crate) enum FrameError {
     Damaged,
 }
 
-/// Encodes a frame; the entries are handed over as they are.
+/// Encodes a frame. Long entries are handed over as they are; short ones are copied, which costs less
+/// than a piece of its own does in every write.
 pub(crate) fn encode(
     kind: Kind,
     message: &impl prost::Message,
@@ -88,7 +94,9 @@ pub(crate) fn encode(
     let entries_bytes: usize = entries.iter().map(Bytes::len).sum();
     assert!(message_bytes <= MESSAGE_BYTES_MAX && entries_bytes <= ENTRIES_BYTES_MAX);
     let length = |n: usize| u32::try_from(n).expect("checked above");
-    let mut head = BytesMut::with_capacity(HEADER_BYTES + message_bytes);
+    let is_copied = |entry: &&Bytes| entry.len() < COPIED_BYTES;
+    let copied_bytes: usize = entries.iter().filter(is_copied).map(Bytes::len).sum();
+    let mut head = BytesMut::with_capacity(HEADER_BYTES + message_bytes + copied_bytes);
     head.put_u16_le(MAGIC);
     head.put_u8(FRAME_VERSION);
     head.put_u8(kind as u8);
@@ -98,8 +106,15 @@ pub(crate) fn encode(
     message.encode(&mut head).expect("the buffer grows");
     let crc = checksum(&head);
     head[4..8].copy_from_slice(&crc.to_le_bytes());
-    out.push(head.freeze());
-    out.extend(entries.iter().cloned());
+    let mut piece = head;
+    for entry in entries {
+        if is_copied(&entry) {
+            piece.put_slice(entry);
+        } else {
+            out.extend([piece.split().freeze(), entry.clone()]);
+        }
+    }
+    out.push(piece.freeze());
 }
 
 fn checksum(head: &[u8]) -> u32 {
@@ -140,7 +155,9 @@ impl<R: AsyncRead + Unpin> FrameReader<R> {
             if let Some(frame) = self.parse()? {
                 return Ok(Some(frame));
             }
-            self.buffer.reserve(READ_BYTES);
+            if self.buffer.capacity() - self.buffer.len() < ROOM_BYTES {
+                self.buffer.reserve(READ_BYTES);
+            }
             if self.stream.read_buf(&mut self.buffer).await? == 0 {
                 if self.buffer.is_empty() {
                     return Ok(None);

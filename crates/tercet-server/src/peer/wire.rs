@@ -453,7 +453,7 @@ fn form_of(wire: &WireForm) -> Result<PeerMessage, WireError> {
     Ok(PeerMessage::Form { incarnation: Incarnation(id_of(&wire.incarnation)?), message })
 }
 
-/// The frame of a message, as pieces to write; entries are not copied.
+/// The frame of a message, as pieces to write.
 pub(crate) fn encode(message: &PeerMessage, out: &mut Vec<Bytes>) {
     match message {
         PeerMessage::Form { incarnation, message } => {
@@ -572,7 +572,6 @@ mod tests {
 
     #[test]
     fn entries_come_back_with_their_metas() {
-        let mut out = bytes::BytesMut::new();
         let header = tercet_wal::EntryHeader {
             term: 3,
             index: 15,
