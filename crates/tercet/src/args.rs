@@ -467,6 +467,10 @@ pub(crate) struct ServeArgs {
     /// How much of the disk stays free, such as 64MiB
     #[arg(long, env = "TERCET_DISK_RESERVE", value_name = "SIZE")]
     pub(crate) disk_reserve: Option<String>,
+    /// How many threads serve gRPC clients; 0: the one that owns the log. By default 0, with more than
+    /// two cores 2
+    #[arg(long, env = "TERCET_API_THREADS", value_name = "COUNT")]
+    pub(crate) api_threads: Option<usize>,
     /// Print what happens in the plain sentences of a lab class ("node1 is now the leader.")
     #[arg(long, env = "TERCET_CLASSIC")]
     pub(crate) classic: bool,

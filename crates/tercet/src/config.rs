@@ -58,6 +58,7 @@ struct NodeSection {
     peer_listen: Option<SocketAddr>,
     advertise: Option<String>,
     insecure: Option<bool>,
+    api_threads: Option<usize>,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -284,6 +285,7 @@ pub(crate) fn server_config(args: &ServeArgs) -> anyhow::Result<ServerConfig> {
     config.advertise = args.advertise.clone().or(file.node.advertise).or(advertised);
     config.peer_listen = args.peer_listen.or(file.node.peer_listen);
     config.insecure = args.insecure || file.node.insecure.unwrap_or(false);
+    config.api_threads = args.api_threads.or(file.node.api_threads);
     let from_flag = |text: &Option<String>| text.as_deref().map(parse_time).transpose();
     if let Some(heartbeat) = from_flag(&args.heartbeat).map_err(usage)?.or(file.timing.heartbeat) {
         config.timing.heartbeat = heartbeat;
