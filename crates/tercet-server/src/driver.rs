@@ -32,10 +32,11 @@ use crate::config::ServerConfig;
 use crate::forward::{self, ForwardReply};
 use crate::lab::{Action, LOG_MAX, Lab, logged};
 use crate::metrics::Metrics;
-use crate::node::{Command, NodeEvent, Page, Progress, Range, Record, Submit, Submitted};
+use crate::node::{Answered, Command, NodeEvent, Page, Progress, Range, Record, Submit, Submitted};
 use crate::peer::frame::{Frame, Kind};
 use crate::peer::hello::{Channel, Local};
 use crate::peer::link::{Arrived, Body, LinkEvent, Links, Mailbox};
+use crate::timing::Timing;
 
 /// The most inputs that are taken before the disk is written.
 const DRAIN_MAX: usize = 1024;
@@ -88,7 +89,7 @@ pub(crate) enum DriverError {
 /// Who waits for the answer to a submit.
 #[derive(Debug)]
 enum ReplyTo {
-    Here(oneshot::Sender<Result<Submitted, ApiError>>),
+    Here(oneshot::Sender<Answered>),
     Peer { node: NodeId, id: u64 },
 }
 
@@ -111,7 +112,7 @@ struct PeerLink {
 #[derive(Debug)]
 struct Forwarded {
     to: NodeId,
-    reply: oneshot::Sender<Result<Submitted, ApiError>>,
+    reply: oneshot::Sender<Answered>,
 }
 
 struct Driver<'a> {
@@ -127,6 +128,7 @@ struct Driver<'a> {
     forwarded: BTreeMap<u64, Forwarded>,
     /// Submits of this turn, appended together.
     submits: Vec<tercet_replica::Submit>,
+    timing: Timing,
     next_tag: u64,
     /// Why connections were refused, and when that was told.
     refusals: BTreeMap<String, Instant>,
@@ -182,6 +184,7 @@ pub(crate) async fn run(
         transfers: Vec::new(),
         forwarded: BTreeMap::new(),
         submits: Vec::new(),
+        timing: Timing::new(),
         next_tag: 1,
         refusals: BTreeMap::new(),
         role: None,
@@ -250,6 +253,7 @@ impl Driver<'_> {
                     }
                 }
             }
+            self.timing.begin_turn();
             for _ in 0..DRAIN_MAX {
                 if let Ok(arrived) = mailbox.control.try_recv() {
                     self.on_arrived(arrived)?;
@@ -381,6 +385,7 @@ impl Driver<'_> {
     fn settle(&mut self) -> Result<(), Fatal> {
         let submits = std::mem::take(&mut self.submits);
         if !submits.is_empty() {
+            self.timing.taken(&self.desk.metrics);
             let now = self.now();
             let wall_ms = self.wall_ms();
             self.replica.submit(now, wall_ms, submits)?;
@@ -392,6 +397,7 @@ impl Driver<'_> {
         let late = self.desk.lab.as_mut().map(Lab::take_due);
         self.send_all(late.unwrap_or_default());
         self.act();
+        self.timing.sent(&self.desk.metrics);
         if self.replica.needs_flush() {
             let begun = Instant::now();
             self.desk.metrics.begin_flush(begun);
@@ -404,6 +410,7 @@ impl Driver<'_> {
             self.desk.metrics.observe_flush(took);
             flushed?;
             self.replica.note_sync(self.now(), took)?;
+            self.timing.begin_turn();
             self.act();
         }
         Ok(())
@@ -437,7 +444,7 @@ impl Driver<'_> {
             Kind::ForwardReply => match forward::decode_reply(frame.message) {
                 Ok(ForwardReply { id, result }) => {
                     if let Some(forwarded) = self.forwarded.remove(&id) {
-                        let _ = forwarded.reply.send(result);
+                        let _ = forwarded.reply.send(result.into());
                     }
                 }
                 Err(why) => self.warn(format!("an answer of {from} cannot be read: {why}")),
@@ -467,7 +474,10 @@ impl Driver<'_> {
 
     fn on_command(&mut self, command: Command) -> Result<(), Fatal> {
         match command {
-            Command::Submit { submit, reply } => self.enqueue(submit, ReplyTo::Here(reply)),
+            Command::Submit { submit, handed_over, reply } => {
+                self.timing.queued.get_or_insert((self.next_tag + 1, handed_over));
+                self.enqueue(submit, ReplyTo::Here(reply));
+            }
             Command::Forward { to, submit, reply } => self.forward(to, &submit, reply),
             Command::Barrier { reply } => self.read_barrier(Awaiting::Barrier(reply))?,
             Command::Read { range, linearizable: true, reply } => {
@@ -507,14 +517,9 @@ impl Driver<'_> {
         self.replica.read_barrier(now, tag)
     }
 
-    fn forward(
-        &mut self,
-        to: u8,
-        submit: &Submit,
-        reply: oneshot::Sender<Result<Submitted, ApiError>>,
-    ) {
+    fn forward(&mut self, to: u8, submit: &Submit, reply: oneshot::Sender<Answered>) {
         let Some(peer) = NodeId::new(to).filter(|peer| self.peers.contains_key(peer)) else {
-            let _ = reply.send(Err(self.no_leader()));
+            let _ = reply.send(Err(self.no_leader()).into());
             return;
         };
         let id = self.tag();
@@ -526,7 +531,7 @@ impl Driver<'_> {
         } else {
             let why = format!("the leader is node {to}, which this node cannot reach");
             let error = ApiError::new(Reason::NoLeader, why).with_leader(self.leader_address());
-            let _ = reply.send(Err(error));
+            let _ = reply.send(Err(error).into());
         }
     }
 
@@ -537,7 +542,7 @@ impl Driver<'_> {
         for id in lost {
             let forwarded = self.forwarded.remove(&id).expect("listed above");
             let why = format!("the connection to {peer} was lost with the request under way");
-            let _ = forwarded.reply.send(Err(ApiError::new(Reason::LeadershipLost, why)));
+            let _ = forwarded.reply.send(Err(ApiError::new(Reason::LeadershipLost, why)).into());
         }
     }
 
@@ -618,7 +623,8 @@ impl Driver<'_> {
                     self.desk.metrics.count_submit(&result);
                     match reply {
                         ReplyTo::Here(reply) => {
-                            let _ = reply.send(result);
+                            let at = self.timing.answered(tag, &self.desk.metrics);
+                            let _ = reply.send(Answered { result, at });
                         }
                         ReplyTo::Peer { node, id } => {
                             let message = forward::encode_reply(id, &result);

@@ -165,7 +165,7 @@ impl ClientPort {
 fn answer(command: Command) {
     // Whoever asked may be gone.
     match command {
-        Command::Submit { submit, reply } | Command::Forward { submit, reply, .. } => {
+        Command::Submit { submit, reply, .. } | Command::Forward { submit, reply, .. } => {
             let result = match submit.expect_next {
                 Some(seq) if seq != NEXT_SEQ => {
                     let mut error = ApiError::new(Reason::Conflict, "another number is next");
@@ -181,7 +181,7 @@ fn answer(command: Command) {
                     durable_on: vec![1, 2],
                 }),
             };
-            let _ = reply.send(result);
+            let _ = reply.send(result.into());
         }
         Command::Barrier { reply } => drop(reply.send(Ok(()))),
         Command::Read { range: Range { from_seq, limit, .. }, reply, .. } => {

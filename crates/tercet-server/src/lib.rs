@@ -13,6 +13,7 @@ pub mod node;
 mod peer;
 mod run;
 mod submit;
+mod timing;
 
 pub use api::request_id_of_key;
 pub use config::{Limits, ServerConfig, Timing};

@@ -19,6 +19,33 @@ use crate::node::Submitted;
 /// How many of the latest syncs the 99th percentile is taken of.
 const SYNCS_KEPT: usize = 1024;
 
+/// Where the time of a submit goes, in this order. The leader's own disk writes while it waits for
+/// the others.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Stage {
+    /// From its arrival until the owner takes it.
+    Queue,
+    /// Into the log's memory and out to the followers.
+    Append,
+    /// From there until the owner hears that a majority has it on disk.
+    Quorum,
+    /// From there until it is visible and answered.
+    Apply,
+    /// From there until the client's connection has the answer.
+    Answer,
+}
+
+impl Stage {
+    /// By their numbers.
+    const NAMES: [&'static str; 5] = ["queue", "append", "quorum", "apply", "answer"];
+}
+
+/// The label of the stages.
+#[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
+struct StageLabel {
+    stage: &'static str,
+}
+
 /// The label of the counter of submits.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, EncodeLabelSet)]
 pub struct ResultLabel {
@@ -44,6 +71,8 @@ pub struct Metrics {
     sync: Histogram,
     /// Seconds from a submit's arrival at this node to its answer.
     submit_seconds: Histogram,
+    /// Of one submit in each batch, by [`Stage`].
+    stage_seconds: [Histogram; Stage::NAMES.len()],
     term: Gauge<i64, AtomicI64>,
     is_leader: Gauge<i64, AtomicI64>,
     role_changes: Counter,
@@ -77,14 +106,17 @@ struct Ring {
 impl Default for Metrics {
     fn default() -> Self {
         let mut registry = Registry::with_prefix("tercet");
-        let seconds = || Histogram::new(exponential_buckets(0.000_02, 2.0, 18));
+        let seconds: fn() -> Histogram = || Histogram::new(exponential_buckets(0.000_005, 2.0, 20));
         let submits = Family::<ResultLabel, Counter>::default();
+        let stages = Family::new_with_constructor(seconds);
         let metrics = Self {
             submits_ok: submits.get_or_create_owned(&ResultLabel::of("ok")),
             submits,
             records: Counter::default(),
             sync: seconds(),
             submit_seconds: seconds(),
+            stage_seconds: Stage::NAMES
+                .map(|stage| stages.get_or_create_owned(&StageLabel { stage })),
             term: Gauge::default(),
             is_leader: Gauge::default(),
             role_changes: Counter::default(),
@@ -126,6 +158,12 @@ impl Default for Metrics {
             "A submit from its arrival at this node to its answer",
             Unit::Seconds,
             metrics.submit_seconds.clone(),
+        );
+        registry.register_with_unit(
+            "submit_stage",
+            "Where the time of a submit goes, of one in each batch",
+            Unit::Seconds,
+            stages,
         );
         registry.register("term", "The current term", metrics.term.clone());
         registry.register("leader", "1 while this node leads", metrics.is_leader.clone());
@@ -266,6 +304,10 @@ impl Metrics {
 
     pub(crate) fn observe_submit(&self, took: Duration) {
         self.submit_seconds.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn observe_stage(&self, stage: Stage, took: Duration) {
+        self.stage_seconds[stage as usize].observe(took.as_secs_f64());
     }
 
     pub(crate) fn note_role(&self, role: &str, term: u64) {

@@ -48,6 +48,20 @@ pub struct Submitted {
     pub durable_on: Vec<u32>,
 }
 
+/// The answer to a submit on its way to who waits for it.
+#[derive(Debug)]
+pub(crate) struct Answered {
+    pub(crate) result: Result<Submitted, ApiError>,
+    /// When it was given, if this submit's stages are measured.
+    pub(crate) at: Option<Instant>,
+}
+
+impl From<Result<Submitted, ApiError>> for Answered {
+    fn from(result: Result<Submitted, ApiError>) -> Self {
+        Self { result, at: None }
+    }
+}
+
 /// One committed record.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Record {
@@ -110,9 +124,9 @@ pub struct NodeEvent {
 #[derive(Debug)]
 pub(crate) enum Command {
     /// Append here, if this node leads.
-    Submit { submit: Submit, reply: oneshot::Sender<Result<Submitted, ApiError>> },
+    Submit { submit: Submit, handed_over: Instant, reply: oneshot::Sender<Answered> },
     /// Pass on to this peer, which is believed to lead.
-    Forward { to: u8, submit: Submit, reply: oneshot::Sender<Result<Submitted, ApiError>> },
+    Forward { to: u8, submit: Submit, reply: oneshot::Sender<Answered> },
     /// Answer when a local read is linearizable.
     Barrier { reply: oneshot::Sender<Result<(), ApiError>> },
     /// Read committed records; when that is linearizable, if asked so.

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 
 use tercet_client::{ApiError, Outcome, Reason};
 
-use crate::node::{Command, NodeHandle, Submit, Submitted};
+use crate::metrics::Stage;
+use crate::node::{Answered, Command, NodeHandle, Submit, Submitted};
 
 /// How long to wait before the next attempt when nothing tells of a change.
 const PAUSE: Duration = Duration::from_millis(20);
@@ -17,6 +18,7 @@ const PAUSE: Duration = Duration::from_millis(20);
 pub(crate) async fn run(node: &NodeHandle, submit: Submit) -> Result<Submitted, ApiError> {
     let mut progress = node.progress();
     let mut maybe_appended = false;
+    let deadline = submit.deadline;
     loop {
         let leader = progress.borrow_and_update().leader;
         let attempt = match leader {
@@ -27,12 +29,20 @@ pub(crate) async fn run(node: &NodeHandle, submit: Submit) -> Result<Submitted, 
             }
             Some(_) | None => {
                 let submit = submit.clone();
-                node.ask(submit.deadline, |reply| Command::Submit { submit, reply }).await
+                let handed_over = Instant::now();
+                let command = |reply| Command::Submit { submit, handed_over, reply };
+                node.ask(deadline, command).await
             }
         };
-        let mut error = match attempt {
-            Ok(Ok(done)) => return Ok(done),
-            Ok(Err(error)) | Err(error) => error,
+        let answered = attempt.and_then(|answered: Answered| {
+            if let Some(at) = answered.at {
+                node.metrics.observe_stage(Stage::Answer, at.elapsed());
+            }
+            answered.result
+        });
+        let mut error = match answered {
+            Ok(done) => return Ok(done),
+            Err(error) => error,
         };
         maybe_appended |= error.outcome == Outcome::Unknown;
         let waits = matches!(error.reason, Reason::NoLeader | Reason::Quarantined);
