@@ -277,6 +277,17 @@ impl Raft {
         members
     }
 
+    /// How many bytes of entries are on their way to peers, of all together.
+    pub fn inflight_bytes(&self) -> u64 {
+        match &self.role {
+            Role::Leader(leader) => leader.peers.values().map(|peer| peer.inflight_bytes).sum(),
+            Role::Follower
+            | Role::PreCandidate { .. }
+            | Role::Candidate { .. }
+            | Role::Quarantined(_) => 0,
+        }
+    }
+
     /// How many members the cluster has.
     pub fn member_count(&self) -> usize {
         self.config.members.len()

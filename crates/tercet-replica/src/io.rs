@@ -204,6 +204,23 @@ pub struct ReplicaStatus {
     pub values_error: Option<String>,
 }
 
+/// How much memory the parts of a replica use that grow with its work, and how much each may.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct MemoryUse {
+    /// Bytes of the latest entries that are kept for readers and for peers that are nearly level.
+    pub tail_bytes: usize,
+    /// The budget of that, besides what is on its way to disk.
+    pub tail_bytes_max: usize,
+    /// Bytes of entries on their way to peers.
+    pub inflight_bytes: u64,
+    /// The budget of that.
+    pub inflight_bytes_max: u64,
+    /// Request ids that are known, for retries.
+    pub requests: usize,
+    /// How many are kept, besides those of entries that are not committed.
+    pub requests_max: usize,
+}
+
 /// What an operator should be woken for. As plain as it is, it costs nothing to ask often.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Alarms {

@@ -38,8 +38,8 @@ pub use forming::{FormMessage, Standing, Unstarted};
 pub use health::SlowDisk;
 pub use identity::{Generation, Identity, IdentityError, IdentityState, Recovery};
 pub use io::{
-    Alarms, Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError,
-    Submitted,
+    Alarms, Effect, LabInput, MemoryUse, PeerMessage, ReadError, Record, ReplicaStatus, Submit,
+    SubmitError, Submitted,
 };
 pub use record::{Records, RecordsError, records_body, records_of};
 pub use recover::{RecoverError, Survey, recover, survey};

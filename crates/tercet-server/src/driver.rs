@@ -236,7 +236,9 @@ impl Driver<'_> {
         loop {
             // Lets the links read what has come, so that it joins this turn's batch.
             tokio::task::yield_now().await;
-            if !self.replica.needs_flush() {
+            // Those who were answered have their answers.
+            self.replica.write_values()?;
+            if !self.replica.needs_flush() && !self.replica.needs_values() {
                 let due = self.due(stop_at);
                 tokio::select! {
                     biased;
@@ -765,6 +767,7 @@ impl Driver<'_> {
             self.desk.metrics.note_role(name, next.term);
         }
         self.desk.metrics.note_alarms(self.replica.alarms());
+        self.desk.metrics.note_memory(self.replica.memory(), self.links.queued_bytes());
         if let Some(raft) = self.replica.raft() {
             self.desk.metrics.note_log(
                 next.term,

@@ -12,7 +12,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 use tercet_client::ApiError;
 use tercet_raft::Event;
-use tercet_replica::Alarms;
+use tercet_replica::{Alarms, MemoryUse};
 
 use crate::node::Submitted;
 
@@ -90,6 +90,7 @@ pub struct Metrics {
     damaged_entries: Gauge<u64, AtomicU64>,
     repaired_entries: Counter,
     quarantined: Gauge<i64, AtomicI64>,
+    memory: Memory,
     latest_syncs: Mutex<Ring>,
     /// When the write began that is under way. The owner stands still while its disk does, so that
     /// whoever looks has to count.
@@ -133,6 +134,7 @@ impl Default for Metrics {
             damaged_entries: Gauge::default(),
             repaired_entries: Counter::default(),
             quarantined: Gauge::default(),
+            memory: Memory::default(),
             latest_syncs: Mutex::new(Ring::default()),
             flush_began: Mutex::new(None),
             registry: Registry::default(),
@@ -200,7 +202,44 @@ impl Default for Metrics {
             metrics.inflight_bytes.clone(),
         );
         metrics.register_alarms(&mut registry);
+        metrics.memory.register(&mut registry);
         Self { registry, ..metrics }
+    }
+}
+
+/// The memory that grows with the work, and its budgets.
+#[derive(Debug, Default)]
+struct Memory {
+    tail: Gauge<u64, AtomicU64>,
+    tail_max: Gauge<u64, AtomicU64>,
+    inflight: Gauge<u64, AtomicU64>,
+    inflight_max: Gauge<u64, AtomicU64>,
+    links: Gauge<u64, AtomicU64>,
+    requests: Gauge<u64, AtomicU64>,
+    requests_max: Gauge<u64, AtomicU64>,
+}
+
+impl Memory {
+    fn register(&self, registry: &mut Registry) {
+        for (name, help, gauge) in [
+            ("tail", "Latest entries kept in memory", &self.tail),
+            (
+                "tail_max",
+                "The budget of the tail, besides what is on its way to disk",
+                &self.tail_max,
+            ),
+            ("peers_inflight", "Entries on their way to peers", &self.inflight),
+            ("peers_inflight_max", "The budget of what is on its way to peers", &self.inflight_max),
+            ("links_queued", "What waits for the sockets of the links", &self.links),
+        ] {
+            registry.register_with_unit(name, help, Unit::Bytes, gauge.clone());
+        }
+        registry.register("requests_known", "Request ids kept for retries", self.requests.clone());
+        registry.register(
+            "requests_known_max",
+            "How many request ids are kept, besides those of entries that are not committed",
+            self.requests_max.clone(),
+        );
     }
 }
 
@@ -330,6 +369,16 @@ impl Metrics {
         self.full_disk.set(flag(disk_full));
         self.damaged_entries.set(damaged_entries as u64);
         self.quarantined.set(flag(quarantined));
+    }
+
+    pub(crate) fn note_memory(&self, used: MemoryUse, links: usize) {
+        self.memory.tail.set(used.tail_bytes as u64);
+        self.memory.tail_max.set(used.tail_bytes_max as u64);
+        self.memory.inflight.set(used.inflight_bytes);
+        self.memory.inflight_max.set(used.inflight_bytes_max);
+        self.memory.links.set(links as u64);
+        self.memory.requests.set(used.requests as u64);
+        self.memory.requests_max.set(used.requests_max as u64);
     }
 
     /// Counts what only an event tells.

@@ -753,6 +753,14 @@ impl World {
 
     fn settle_node(&mut self, id: NodeId) {
         self.drain(id);
+        while let Some(replica) = self.node_mut(id).replica.as_mut()
+            && replica.needs_values()
+        {
+            if let Err(fatal) = replica.write_values() {
+                return self.stop(id, &fatal);
+            }
+            self.drain(id);
+        }
         let (now, node) = (self.now, self.node_mut(id));
         node.set_timer();
         let needs_flush = node.replica.as_ref().is_some_and(Replica::needs_flush);

@@ -143,6 +143,9 @@ pub struct FileDisk {
     prepared: BTreeMap<String, mpsc::Receiver<io::Result<File>>>,
 }
 
+/// How many zeros are given to the disk at a time: the syncs of the log that is in use wait behind
+/// them.
+const ZEROED_AT_A_TIME: u64 = 4 << 20;
 /// How many zeros are written at a time.
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
@@ -226,6 +229,9 @@ fn make_zeroed(path: &Path, bytes: u64) -> io::Result<File> {
             let n = usize::try_from((bytes - at).min(ZEROS.len() as u64)).expect("at most 256 KiB");
             FileExt::write_all_at(&file, &ZEROS[..n], at)?;
             at += n as u64;
+            if at % ZEROED_AT_A_TIME == 0 {
+                file.sync_data()?;
+            }
         }
         file.sync_all()?;
         if !has(Bug::NoDirectorySync) {

@@ -265,6 +265,12 @@ impl<D: Disk> Wal<D> {
         }
     }
 
+    /// How many bytes of the latest entries are kept in memory: about `tail_bytes` of the options,
+    /// and what is staged.
+    pub const fn tail_bytes(&self) -> usize {
+        self.tail_bytes
+    }
+
     pub(crate) const fn options(&self) -> &WalOptions {
         &self.options
     }

@@ -33,7 +33,8 @@ use crate::forming::{FormMessage, Forming, answer_as_member, later_generation};
 use crate::health::{DiskHealth, SlowDisk};
 use crate::identity::{Generation, Identity, IdentityState};
 use crate::io::{
-    Alarms, Effect, LabInput, PeerMessage, ReadError, Record, ReplicaStatus, Submit, SubmitError,
+    Alarms, Effect, LabInput, MemoryUse, PeerMessage, ReadError, Record, ReplicaStatus, Submit,
+    SubmitError,
 };
 use crate::record::{records_bytes, records_head};
 use crate::values::ValuesFile;
@@ -229,6 +230,20 @@ impl<D: Disk> Replica<D> {
                 damaged_entries: running.raft.faulty_count(),
                 quarantined: running.raft.role() == RoleKind::Quarantined,
             },
+        }
+    }
+
+    /// The memory that grows with the work.
+    pub fn memory(&self) -> MemoryUse {
+        let Some(running) = self.running() else { return MemoryUse::default() };
+        let peers = self.config.members.len() as u64 - 1;
+        MemoryUse {
+            tail_bytes: running.wal.tail_bytes(),
+            tail_bytes_max: self.config.wal.tail_bytes,
+            inflight_bytes: running.raft.inflight_bytes(),
+            inflight_bytes_max: self.config.inflight_bytes_max * peers,
+            requests: running.window.len(),
+            requests_max: running.window_limits.count_max,
         }
     }
 
@@ -550,13 +565,30 @@ impl<D: Disk> Replica<D> {
 
     /// Whether [`Self::flush`] has something to do.
     pub fn needs_flush(&self) -> bool {
-        self.running().is_some_and(|running| {
-            running.staged.is_some() || !running.repairs.is_empty() || running.values_behind()
-        })
+        let waits = |running: &Running<D>| running.staged.is_some() || !running.repairs.is_empty();
+        self.running().is_some_and(waits)
     }
 
-    /// Puts all that is staged on disk with one sync, tells the core, applies what is committed,
-    /// and writes a slice of `values.log`.
+    /// Whether [`Self::write_values`] has something to do.
+    pub fn needs_values(&self) -> bool {
+        self.running().is_some_and(Running::values_behind)
+    }
+
+    /// Writes a slice of `values.log`. Nobody waits for it: the driver does it when all that the
+    /// turn brought is on its way.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn write_values(&mut self) -> Result<(), Fatal> {
+        match &mut self.phase {
+            Phase::Running(running) if running.values_behind() => {
+                running.advance_values(&self.disk, &mut self.effects)
+            }
+            Phase::Running(_) | Phase::Forming(_) => Ok(()),
+        }
+    }
+
+    /// Puts all that is staged on disk with one sync, tells the core, and applies what is committed.
     ///
     /// # Errors
     /// [`Fatal`]: stop. Nothing of what failed was acknowledged.
@@ -582,7 +614,6 @@ impl<D: Disk> Replica<D> {
         let Phase::Running(running) = &mut self.phase else {
             return Ok(());
         };
-        running.advance_values(&self.disk, &mut self.effects)?;
         running.answer_waiting_all(&mut self.effects);
         Ok(())
     }

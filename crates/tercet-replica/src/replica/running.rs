@@ -201,7 +201,6 @@ impl<D: Disk> Running<D> {
         let header = self.header_of(disk, last)?;
         self.applied = last;
         self.applied_next_seq = header.next_seq();
-        self.advance_values(disk, effects)?;
         self.window.forget(last, self.window_limits);
         while let Some(pending) = self.pending.pop_front_if(|pending| pending.seen.index <= last) {
             let index = pending.seen.index;

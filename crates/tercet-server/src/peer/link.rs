@@ -231,6 +231,11 @@ impl Links {
         link.send(pieces)
     }
 
+    /// How many bytes wait for the sockets of all links together.
+    pub(crate) fn queued_bytes(&self) -> usize {
+        self.outgoing.values().map(|link| link.state.borrow().queue_bytes).sum()
+    }
+
     /// Writes what all sockets take.
     pub(crate) fn pump(&self) {
         for link in self.outgoing.values() {
