@@ -233,20 +233,27 @@ impl Driver<'_> {
         let mut stop_at: Option<Instant> = None;
         let mut hands_over = false;
         self.settle()?;
+        // Set only when something is due earlier: to set it costs more than to wake up once for
+        // nothing, and most of what is due is put off again and again.
+        let timer = tokio::time::sleep_until(Instant::now().into());
+        tokio::pin!(timer);
         loop {
             // Lets the links read what has come, so that it joins this turn's batch.
             tokio::task::yield_now().await;
             // Those who were answered have their answers.
             self.replica.write_values()?;
             if !self.replica.needs_flush() && !self.replica.needs_values() {
-                let due = self.due(stop_at);
+                let due = self.due(stop_at).into();
+                if due < timer.deadline() || timer.is_elapsed() {
+                    timer.as_mut().reset(due);
+                }
                 tokio::select! {
                     biased;
                     Some(arrived) = mailbox.control.recv() => self.on_arrived(arrived)?,
                     Some(event) = mailbox.events.recv() => self.on_link(event)?,
                     Some(arrived) = mailbox.bulk.recv() => self.on_arrived(arrived)?,
                     Some(command) = self.desk.commands.recv() => self.on_command(command)?,
-                    () = tokio::time::sleep_until(due.into()) => {}
+                    () = &mut timer => {}
                     changed = stop.changed(), if stop_at.is_none() => {
                         if changed.is_err() || *stop.borrow() {
                             hands_over = self.can_hand_over();

@@ -118,6 +118,7 @@ impl ClientPort {
             commands,
             progress: seen,
             serves: watch::channel(true).1,
+            clock: Arc::default(),
             events: broadcast::channel(16).0,
             metrics: Arc::clone(&metrics),
             id: 1,

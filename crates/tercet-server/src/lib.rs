@@ -2,6 +2,7 @@
 
 mod api;
 mod classic;
+mod coarse_clock;
 pub mod config;
 mod driver;
 #[doc(hidden)]

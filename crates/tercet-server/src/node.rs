@@ -12,6 +12,7 @@ use tercet_client::v1;
 use tercet_client::{ApiError, Outcome, Reason};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::coarse_clock::CoarseClock;
 use crate::metrics::Metrics;
 
 /// Records to append, as a client asked for them.
@@ -147,6 +148,7 @@ pub struct NodeHandle {
     pub(crate) commands: mpsc::UnboundedSender<Command>,
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) serves: watch::Receiver<bool>,
+    pub(crate) clock: Arc<CoarseClock>,
     pub(crate) events: broadcast::Sender<NodeEvent>,
     pub(crate) metrics: Arc<Metrics>,
     /// This node's slot.
@@ -294,10 +296,10 @@ impl NodeHandle {
         if self.commands.send(command(reply)).is_err() {
             return Err(stopping());
         }
-        match tokio::time::timeout_at(deadline.into(), answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(stopping().with_outcome(Outcome::Unknown)),
-            Err(_) => Err(ApiError::new(Reason::Deadline, "no answer before the deadline")
+        match self.clock.timeout_at(deadline, answer).await {
+            Some(Ok(answer)) => Ok(answer),
+            Some(Err(_)) => Err(stopping().with_outcome(Outcome::Unknown)),
+            None => Err(ApiError::new(Reason::Deadline, "no answer before the deadline")
                 .with_outcome(Outcome::Unknown)),
         }
     }

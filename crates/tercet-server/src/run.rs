@@ -11,6 +11,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::api;
+use crate::coarse_clock::CoarseClock;
 use crate::config::ServerConfig;
 use crate::driver::{self, Desk, DriverError, Ended};
 use crate::lab::Lab;
@@ -139,6 +140,8 @@ pub fn run(
     let (commands_tx, commands) = mpsc::unbounded_channel();
     let (progress, progress_rx) =
         watch::channel(Progress { first_seq: 1, next_seq: 1, ..Progress::default() });
+    let clock = Arc::new(CoarseClock::default());
+    api_runtime.spawn(Arc::clone(&clock).run());
     let (serves, serves_rx) = watch::channel(false);
     let (events, _) = broadcast::channel(EVENTS_KEPT);
     let metrics = Arc::new(Metrics::default());
@@ -147,6 +150,7 @@ pub fn run(
         commands: commands_tx,
         progress: progress_rx.clone(),
         serves: serves_rx,
+        clock: Arc::clone(&clock),
         events: events.clone(),
         metrics: Arc::clone(&metrics),
         id: config.node,
