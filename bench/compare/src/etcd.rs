@@ -5,14 +5,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
-use tonic::client::Grpc;
-use tonic::codegen::http::uri::PathAndQuery;
-use tonic::transport::{Channel, Endpoint};
-use tonic_prost::ProstCodec;
 
 use crate::System;
+use crate::grpc::Client;
+use crate::life::Restartable;
 use crate::load::{Kind, Load, Sample, VALUE, closed_loop};
-use crate::peers::{Peer, Processes, free_ports, until};
+use crate::peers::{Cluster, Peer, Processes, free_ports, until};
 
 /// What is needed of etcd's schema (`etcdserverpb`, `mvccpb`).
 mod schema {
@@ -70,27 +68,8 @@ mod schema {
 
 use schema::{Put, PutDone, Range, RangeDone, Status, StatusDone};
 
-/// A connection to one node.
-#[derive(Clone)]
-struct Client(Grpc<Channel>);
-
+/// etcd's calls.
 impl Client {
-    fn new(endpoint: &str) -> anyhow::Result<Self> {
-        let endpoint = Endpoint::from_shared(endpoint.to_owned())?.tcp_nodelay(true);
-        Ok(Self(Grpc::new(endpoint.connect_lazy())))
-    }
-
-    async fn call<Q, A>(&mut self, path: &'static str, question: Q) -> anyhow::Result<A>
-    where
-        Q: prost::Message + Send + Sync + 'static,
-        A: prost::Message + Default + Send + Sync + 'static,
-    {
-        self.0.ready().await?;
-        let path = PathAndQuery::from_static(path);
-        let codec = ProstCodec::<Q, A>::default();
-        Ok(self.0.unary(tonic::Request::new(question), path, codec).await?.into_inner())
-    }
-
     async fn put(&mut self, key: String, value: Bytes) -> anyhow::Result<()> {
         let put = Put { key: key.into(), value };
         self.call::<_, PutDone>("/etcdserverpb.KV/Put", put).await.map(drop)
@@ -126,13 +105,33 @@ impl System for Etcd {
         warm_up: Duration,
         length: Duration,
     ) -> anyhow::Result<Vec<Sample>> {
+        let cluster = self.start(&[])?;
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async {
+            let leader = cluster.ports[Self::leader(&cluster.ports).await?];
+            let mut samples = Vec::new();
+            for load in loads {
+                samples.push(self.one(leader, *load, warm_up, length).await?);
+            }
+            Ok(samples)
+        })
+    }
+}
+
+impl Restartable for Etcd {
+    type Client = Client;
+    /// Timeouts of 150 to 300 ms, with heartbeats at a tenth as by default.
+    const FAILOVER: Option<&'static [&'static str]> =
+        Some(&["--heartbeat-interval", "15", "--election-timeout", "150"]);
+
+    fn start(&self, more: &[&str]) -> anyhow::Result<Cluster> {
         let dir = tempfile::Builder::new().prefix("compare-etcd-").tempdir_in(&self.peer.dir)?;
-        let (clients, peers) = (free_ports(3)?, free_ports(3)?);
+        let (ports, peers) = (free_ports(3)?, free_ports(3)?);
         let url = |port: &u16| format!("http://127.0.0.1:{port}");
         let cluster: Vec<String> =
             (1..).zip(&peers).map(|(id, port)| format!("n{id}={}", url(port))).collect();
         let mut processes = Processes::new();
-        for (id, (client, peer)) in (1..).zip(clients.iter().zip(&peers)) {
+        for (id, (client, peer)) in (1..).zip(ports.iter().zip(&peers)) {
             let mut command = Command::new(&self.peer.program);
             command
                 .args(["--name", &format!("n{id}"), "--initial-cluster", &cluster.join(",")])
@@ -150,31 +149,35 @@ impl System for Etcd {
                     "--initial-advertise-peer-urls",
                     &url(peer),
                 ])
-                .args(["--quota-backend-bytes", "8589934592"]);
-            processes.start(&mut command, &dir.path().join(format!("n{id}.log")))?;
+                .args(["--quota-backend-bytes", "8589934592"])
+                .args(more);
+            processes.start(command, &dir.path().join(format!("n{id}.log")))?;
         }
-        let endpoints: Vec<String> = clients.iter().map(url).collect();
-        let runtime = tokio::runtime::Runtime::new()?;
-        runtime.block_on(async {
-            let leader = until("etcd's leader", || leader(&endpoints)).await?;
-            let mut samples = Vec::new();
-            for load in loads {
-                samples.push(self.one(&leader, *load, warm_up, length).await?);
-            }
-            Ok(samples)
-        })
+        Ok(Cluster { processes, ports, dir })
+    }
+
+    async fn leader(ports: &[u16]) -> anyhow::Result<usize> {
+        until("etcd's leader", || leader(ports)).await
+    }
+
+    async fn connect(port: u16) -> anyhow::Result<Client> {
+        Client::new(port)
+    }
+
+    async fn append(mut client: Client, count: u64, value: Bytes) -> anyhow::Result<()> {
+        client.put(format!("{count}"), value).await
     }
 }
 
-/// The endpoint of the node that leads.
-async fn leader(endpoints: &[String]) -> anyhow::Result<String> {
-    for endpoint in endpoints {
-        let mut client = Client::new(endpoint)?;
+/// Which of them leads.
+async fn leader(ports: &[u16]) -> anyhow::Result<usize> {
+    for (node, port) in ports.iter().enumerate() {
+        let mut client = Client::new(*port)?;
         let status: StatusDone = client.call("/etcdserverpb.Maintenance/Status", Status {}).await?;
         let member = status.header.context("a header")?.member_id;
         ensure!(status.leader != 0, "there is no leader yet");
         if status.leader == member {
-            return Ok(endpoint.clone());
+            return Ok(node);
         }
     }
     anyhow::bail!("none of them leads")
@@ -183,7 +186,7 @@ async fn leader(endpoints: &[String]) -> anyhow::Result<String> {
 impl Etcd {
     async fn one(
         &self,
-        leader: &str,
+        leader: u16,
         load: Load,
         warm_up: Duration,
         length: Duration,

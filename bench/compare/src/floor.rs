@@ -44,13 +44,13 @@ pub(crate) struct Args {
 
 /// One of the three processes.
 pub(crate) fn run(args: &Args) -> anyhow::Result<()> {
-    let listener = TcpListener::bind(("127.0.0.1", args.port))?;
+    // It listens when its file is zeroed: no load may be on before.
     let mut log = Log::new(&args.file)?;
     if args.follower.is_empty() {
-        let (stream, _) = listener.accept()?;
+        let (stream, _) = TcpListener::bind(("127.0.0.1", args.port))?.accept()?;
         follow(stream, &mut log)
     } else {
-        Leader::new(listener, log, &args.follower)?.lead()
+        Leader::new(args.port, log, &args.follower)?.lead()
     }
 }
 
@@ -179,25 +179,27 @@ struct Leader {
 }
 
 impl Leader {
-    fn new(listener: TcpListener, log: Log, followers: &[u16]) -> anyhow::Result<Self> {
-        listener.set_nonblocking(true)?;
+    fn new(port: u16, log: Log, followers: &[u16]) -> anyhow::Result<Self> {
         let connect = |port: &u16| -> anyhow::Result<Connection> {
             let begun = Instant::now();
             loop {
                 match TcpStream::connect(("127.0.0.1", *port)) {
                     Ok(stream) => return Ok(Connection::new(stream)?),
-                    Err(error) if begun.elapsed() > Duration::from_secs(30) => {
+                    Err(error) if begun.elapsed() > Duration::from_secs(60) => {
                         return Err(error.into());
                     }
                     Err(_) => std::thread::sleep(Duration::from_millis(20)),
                 }
             }
         };
+        let followers: Vec<_> = followers.iter().map(connect).collect::<anyhow::Result<_>>()?;
+        let listener = TcpListener::bind(("127.0.0.1", port))?;
+        listener.set_nonblocking(true)?;
         Ok(Self {
             listener,
             log,
             durable: vec![0; followers.len()],
-            followers: followers.iter().map(connect).collect::<anyhow::Result<_>>()?,
+            followers,
             clients: Vec::new(),
             next: (Vec::new(), Vec::new()),
             under_way: None,
@@ -323,7 +325,7 @@ impl System for Floor {
                     command.args(["--follower", &follower.to_string()]);
                 }
             }
-            processes.start(&mut command, &dir.path().join(format!("f{number}.log")))?;
+            processes.start(command, &dir.path().join(format!("f{number}.log")))?;
         }
         loads.iter().map(|load| self.one(ports[0], *load, warm_up, length)).collect()
     }

@@ -7,10 +7,12 @@ use std::time::Duration;
 use anyhow::Context as _;
 use async_nats::jetstream;
 use async_nats::jetstream::stream::{Config, StorageType};
+use bytes::Bytes;
 
 use crate::System;
+use crate::life::Restartable;
 use crate::load::{Kind, Load, Sample, VALUE, closed_loop};
-use crate::peers::{Peer, Processes, free_ports, until};
+use crate::peers::{Cluster, Peer, Processes, free_ports, until};
 
 pub(crate) struct Nats {
     pub(crate) peer: Peer,
@@ -31,12 +33,31 @@ impl System for Nats {
         warm_up: Duration,
         length: Duration,
     ) -> anyhow::Result<Vec<Sample>> {
+        let cluster = self.start(&[])?;
+        let runtime = tokio::runtime::Runtime::new()?;
+        runtime.block_on(async {
+            let leader = cluster.ports[Self::leader(&cluster.ports).await?];
+            let mut samples = Vec::new();
+            for load in loads {
+                samples.push(self.one(leader, *load, warm_up, length).await?);
+            }
+            Ok(samples)
+        })
+    }
+}
+
+impl Restartable for Nats {
+    type Client = jetstream::Context;
+    /// Its election timeouts of seconds are fixed.
+    const FAILOVER: Option<&'static [&'static str]> = None;
+
+    fn start(&self, more: &[&str]) -> anyhow::Result<Cluster> {
         let dir = tempfile::Builder::new().prefix("compare-nats-").tempdir_in(&self.peer.dir)?;
-        let (clients, peers) = (free_ports(3)?, free_ports(3)?);
+        let (ports, peers) = (free_ports(3)?, free_ports(3)?);
         let routes: Vec<String> =
             peers.iter().map(|port| format!("nats://127.0.0.1:{port}")).collect();
         let mut processes = Processes::new();
-        for (id, (client, peer)) in (1..).zip(clients.iter().zip(&peers)) {
+        for (id, (client, peer)) in (1..).zip(ports.iter().zip(&peers)) {
             let store = dir.path().join(format!("n{id}"));
             let config = format!(
                 "server_name: n{id}\nlisten: 127.0.0.1:{client}\njetstream {{\n  store_dir: \"{}\"\n  \
@@ -48,18 +69,23 @@ routes: [{}]\n}}\n",
             let file = dir.path().join(format!("n{id}.conf"));
             fs::write(&file, config)?;
             let mut command = Command::new(&self.peer.program);
-            command.arg("-c").arg(&file);
-            processes.start(&mut command, &dir.path().join(format!("n{id}.log")))?;
+            command.arg("-c").arg(&file).args(more);
+            processes.start(command, &dir.path().join(format!("n{id}.log")))?;
         }
-        let runtime = tokio::runtime::Runtime::new()?;
-        runtime.block_on(async {
-            let leader = until("a stream", || make_stream(&clients)).await?;
-            let mut samples = Vec::new();
-            for load in loads {
-                samples.push(self.one(leader, *load, warm_up, length).await?);
-            }
-            Ok(samples)
-        })
+        Ok(Cluster { processes, ports, dir })
+    }
+
+    async fn leader(ports: &[u16]) -> anyhow::Result<usize> {
+        until("a stream", || make_stream(ports)).await
+    }
+
+    async fn connect(port: u16) -> anyhow::Result<jetstream::Context> {
+        Ok(jetstream::new(connect(port).await?))
+    }
+
+    async fn append(context: jetstream::Context, _count: u64, value: Bytes) -> anyhow::Result<()> {
+        context.publish("compare.life", value).await?.await?;
+        Ok(())
     }
 }
 
@@ -67,8 +93,8 @@ async fn connect(port: u16) -> anyhow::Result<async_nats::Client> {
     async_nats::connect(format!("nats://127.0.0.1:{port}")).await.map_err(anyhow::Error::from)
 }
 
-/// Makes the stream; says the port of the node that leads it.
-async fn make_stream(ports: &[u16]) -> anyhow::Result<u16> {
+/// Makes the stream; says which node leads it.
+async fn make_stream(ports: &[u16]) -> anyhow::Result<usize> {
     let context = jetstream::new(connect(ports[0]).await?);
     let config = Config {
         name: "compare".into(),
@@ -86,7 +112,7 @@ async fn make_stream(ports: &[u16]) -> anyhow::Result<u16> {
         "copies are not level yet"
     );
     let slot: usize = leader.trim_start_matches('n').parse()?;
-    ports.get(slot - 1).copied().context("the leader is one of ours")
+    slot.checked_sub(1).context("nodes are counted from 1")
 }
 
 impl Nats {

@@ -4,9 +4,11 @@ use std::fs::File;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use tempfile::TempDir;
 
 /// A program, and where its nodes keep their data.
 pub(crate) struct Peer {
@@ -30,8 +32,8 @@ pub(crate) fn find(name: &str, given: Option<PathBuf>) -> Result<PathBuf, String
         .ok_or_else(|| format!("{name} is not in PATH: see --help for where to get it"))
 }
 
-/// Processes that end with this value.
-pub(crate) struct Processes(Vec<Child>);
+/// Processes that end with this value, and the commands that start them again.
+pub(crate) struct Processes(Vec<(Command, Child)>);
 
 impl Processes {
     pub(crate) fn new() -> Self {
@@ -39,22 +41,54 @@ impl Processes {
     }
 
     /// Starts one; what it says goes into a file beside its data.
-    pub(crate) fn start(&mut self, command: &mut Command, log: &Path) -> anyhow::Result<()> {
+    pub(crate) fn start(&mut self, mut command: Command, log: &Path) -> anyhow::Result<()> {
         let log = File::create(log).with_context(|| log.display().to_string())?;
-        let child = command
-            .stdin(Stdio::null())
-            .stdout(log.try_clone()?)
-            .stderr(log)
-            .spawn()
-            .with_context(|| format!("{} cannot be started", command.get_program().display()))?;
-        self.0.push(child);
+        command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+        let child = spawn(&mut command)?;
+        self.0.push((command, child));
         Ok(())
+    }
+
+    /// Kills one as by `kill -9`; it is gone afterwards.
+    pub(crate) fn kill(&mut self, number: usize) -> anyhow::Result<()> {
+        self.0[number].1.kill()?;
+        self.0[number].1.wait()?;
+        Ok(())
+    }
+
+    /// The same for all, without waiting between them.
+    pub(crate) fn kill_all(&mut self) -> anyhow::Result<()> {
+        for (_, child) in &mut self.0 {
+            child.kill()?;
+        }
+        for (_, child) in &mut self.0 {
+            child.wait()?;
+        }
+        Ok(())
+    }
+
+    /// Starts one that was killed.
+    pub(crate) fn restart(&mut self, number: usize) -> anyhow::Result<()> {
+        let (command, child) = &mut self.0[number];
+        *child = spawn(command)?;
+        Ok(())
+    }
+
+    /// The memory that each has, in MiB: `VmRSS`.
+    pub(crate) fn memory(&self) -> anyhow::Result<Vec<f64>> {
+        let of = |(_, child): &(Command, Child)| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id()))?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+            let kib = line.context("a process has ended")?.trim().trim_end_matches(" kB");
+            Ok(kib.parse::<f64>()? / 1024.0)
+        };
+        self.0.iter().map(of).collect()
     }
 }
 
 impl Drop for Processes {
     fn drop(&mut self) {
-        for child in &mut self.0 {
+        for (_, child) in &mut self.0 {
             // It may have ended by itself.
             let _ = child.kill();
             let _ = child.wait();
@@ -62,12 +96,34 @@ impl Drop for Processes {
     }
 }
 
-/// Ports that are free now; all are held until each is known, so that none comes twice.
+fn spawn(command: &mut Command) -> anyhow::Result<Child> {
+    let program = command.get_program().to_owned();
+    command.spawn().with_context(|| format!("{} cannot be started", program.display()))
+}
+
+/// The nodes of one system. With this value they end, and then their data is deleted.
+pub(crate) struct Cluster {
+    pub(crate) processes: Processes,
+    /// Where each has its clients.
+    pub(crate) ports: Vec<u16>,
+    pub(crate) dir: TempDir,
+}
+
+/// Ports that are free now, each handed out once. They lie below those that the kernel gives to
+/// connections: whoever tries to reach a node that is down could otherwise get its port.
 pub(crate) fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let held: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let port = |listener: &TcpListener| listener.local_addr().map(|address| address.port());
-    Ok(held.iter().map(port).collect::<Result<_, _>>()?)
+    static TAKEN: AtomicU16 = AtomicU16::new(0);
+    // Two comparisons at once begin at different ports.
+    let first = 10_000 + u16::try_from(std::process::id() % 20_000)?;
+    let mut ports = Vec::new();
+    while ports.len() < count {
+        let port = first + TAKEN.fetch_add(1, Ordering::Relaxed);
+        ensure!(port < 32_768, "no ports are free");
+        if TcpListener::bind(("127.0.0.1", port)).is_ok() {
+            ports.push(port);
+        }
+    }
+    Ok(ports)
 }
 
 /// Tries again until it works.

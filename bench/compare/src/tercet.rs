@@ -6,9 +6,38 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 
+use bytes::Bytes;
+
 use crate::System;
+use crate::grpc::Client;
+use crate::life::Restartable;
 use crate::load::{Kind, Load, Sample, VALUE};
-use crate::peers::{Processes, free_ports};
+use crate::peers::{Cluster, Processes, free_ports, until};
+
+/// What is needed of Tercet's schema (`tercet.v1`).
+mod schema {
+    use bytes::Bytes;
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Submit {
+        #[prost(bytes = "bytes", repeated, tag = "1")]
+        pub(super) records: Vec<Bytes>,
+    }
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct SubmitDone {}
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct Status {}
+
+    #[derive(Clone, PartialEq, prost::Message)]
+    pub(super) struct StatusDone {
+        #[prost(string, tag = "2")]
+        pub(super) role: String,
+    }
+}
+
+use schema::{Status, StatusDone, Submit, SubmitDone};
 
 pub(crate) struct Tercet {
     pub(crate) program: PathBuf,
@@ -30,25 +59,63 @@ impl System for Tercet {
         warm_up: Duration,
         length: Duration,
     ) -> anyhow::Result<Vec<Sample>> {
+        let cluster = self.start(&[])?;
+        let nodes: Vec<String> =
+            cluster.ports.iter().map(|port| format!("127.0.0.1:{port}")).collect();
+        let (nodes, dir) = (nodes.join(","), cluster.dir.path());
+        self.await_leader(&nodes)?;
+        loads.iter().map(|load| self.one(&nodes, *load, warm_up, length, dir)).collect()
+    }
+}
+
+impl Restartable for Tercet {
+    type Client = Client;
+    /// Its own timeouts are 150 to 300 ms.
+    const FAILOVER: Option<&'static [&'static str]> = Some(&[]);
+
+    fn start(&self, more: &[&str]) -> anyhow::Result<Cluster> {
         let dir = tempfile::Builder::new().prefix("compare-tercet-").tempdir_in(&self.dir)?;
-        let (clients, peers) = (free_ports(3)?, free_ports(3)?);
+        let (ports, peers) = (free_ports(3)?, free_ports(3)?);
         let cluster: Vec<String> =
             (1..).zip(&peers).map(|(id, port)| format!("{id}=127.0.0.1:{port}")).collect();
         let mut processes = Processes::new();
-        for (id, port) in (1..).zip(&clients) {
+        for (id, port) in (1..).zip(&ports) {
             let mut command = Command::new(&self.program);
             command
                 .args(["serve", "--id", &format!("{id}"), "--cluster", &cluster.join(",")])
                 .args(["--listen", &format!("127.0.0.1:{port}")])
                 .arg("--data")
-                .arg(dir.path().join(format!("n{id}")));
-            processes.start(&mut command, &dir.path().join(format!("n{id}.log")))?;
+                .arg(dir.path().join(format!("n{id}")))
+                .args(more);
+            processes.start(command, &dir.path().join(format!("n{id}.log")))?;
         }
-        let nodes: Vec<String> = clients.iter().map(|port| format!("127.0.0.1:{port}")).collect();
-        let nodes = nodes.join(",");
-        self.await_leader(&nodes)?;
-        loads.iter().map(|load| self.one(&nodes, *load, warm_up, length, dir.path())).collect()
+        Ok(Cluster { processes, ports, dir })
     }
+
+    async fn leader(ports: &[u16]) -> anyhow::Result<usize> {
+        until("Tercet's leader", || leader(ports)).await
+    }
+
+    async fn connect(port: u16) -> anyhow::Result<Client> {
+        Client::new(port)
+    }
+
+    async fn append(mut client: Client, _count: u64, value: Bytes) -> anyhow::Result<()> {
+        let submit = Submit { records: vec![value] };
+        client.call::<_, SubmitDone>("/tercet.v1.Log/Submit", submit).await.map(drop)
+    }
+}
+
+/// Which of them leads.
+async fn leader(ports: &[u16]) -> anyhow::Result<usize> {
+    for (node, port) in ports.iter().enumerate() {
+        let mut client = Client::new(*port)?;
+        let status: StatusDone = client.call("/tercet.v1.Cluster/Status", Status {}).await?;
+        if status.role == "leader" {
+            return Ok(node);
+        }
+    }
+    anyhow::bail!("none of them leads")
 }
 
 impl Tercet {
