@@ -6,7 +6,16 @@ use std::process::Command;
 use crate::{TERCET, on_three};
 
 fn bench(dir: &Path, arguments: &[&str]) -> anyhow::Result<serde_json::Value> {
+    bench_with(dir, arguments, &[])
+}
+
+fn bench_with(
+    dir: &Path,
+    arguments: &[&str],
+    environment: &[(&str, &str)],
+) -> anyhow::Result<serde_json::Value> {
     let output = Command::new(TERCET)
+        .envs(environment.iter().copied())
         .args(["bench", "--json", "--duration", "1s", "--warm-up", "200ms"])
         .args(arguments)
         .current_dir(dir)
@@ -53,6 +62,27 @@ fn a_bench_starts_a_cluster_of_its_own() {
     assert_eq!(left, ["latency.hgrm", "page.html"]);
     let page = std::fs::read_to_string(dir.path().join("page.html")).expect("the page");
     assert_eq!(page.matches("<svg").count(), 3);
+}
+
+/// Clients are served alike by the thread that owns the log and by threads of their own, whatever
+/// this machine would take.
+#[test]
+fn whichever_thread_serves() {
+    let dir = tempfile::tempdir().expect("a directory");
+    for threads in ["0", "1", "3"] {
+        for what in [
+            &["submit", "--clients", "9", "--connections", "3", "--to", "all"][..],
+            &["submit", "--clients", "3", "--stream", "--in-flight", "50"],
+            &["read", "--clients", "9", "--connections", "3", "--to", "all"],
+        ] {
+            let mut all = vec!["--start", "3"];
+            all.extend(what);
+            let report = bench_with(dir.path(), &all, &[("TERCET_API_THREADS", threads)])
+                .expect("the bench runs");
+            assert!(report["records"].as_u64().is_some_and(|count| count > 0), "{report}");
+            assert_eq!(report["errors"], serde_json::json!({}), "{threads} threads: {report}");
+        }
+    }
 }
 
 /// On a cluster that is there, everything acknowledged to the bench is in its log; without a leader
