@@ -21,6 +21,7 @@ mod kills;
 mod lab;
 mod lab_hosts;
 mod machines;
+mod memory;
 mod partitions;
 mod power;
 mod restarts;
