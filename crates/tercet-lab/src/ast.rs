@@ -336,6 +336,13 @@ pub enum StepKind {
     },
     /// `isolate n1`: cut from all others, both ways.
     Isolate(NodeRef),
+    /// `reset n1 | n2 n3`: the connections between the two sides close, and are made again.
+    Reset {
+        /// The one side.
+        one: NodeRefs,
+        /// The other side.
+        other: NodeRefs,
+    },
     /// `heal`: no link is cut, slow, or loses anything any more. Held messages stay held.
     Heal,
     /// `delay n1->n2 50ms`
@@ -694,6 +701,7 @@ pub const EVENT_KINDS: &[(&str, &[&str])] = &[
     ("became_leader", &[]),
     ("stepped_down", &[]),
     ("term", &["from", "to"]),
+    ("leader_lost", &["leader"]),
     ("election_timeout", &[]),
     ("pre_vote_asked", &["last"]),
     ("vote_asked", &["last"]),

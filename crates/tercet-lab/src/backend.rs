@@ -224,6 +224,8 @@ pub trait Backend {
     fn jump_clock(&mut self, node: NodeId, by_ms: i64) -> Done;
     /// Changes a node's gate.
     fn gate(&mut self, node: NodeId, change: GateChange) -> Done;
+    /// The connections between two nodes close, and are made again.
+    fn reset(&mut self, one: NodeId, other: NodeId) -> Done;
     /// What all gates hold, by number.
     fn held(&mut self) -> Done<Vec<HeldView>>;
     /// The election timer fires.

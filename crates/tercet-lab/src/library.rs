@@ -49,6 +49,8 @@ pub const SCENARIOS: &[Scenario] = scenarios![
     "read-index",
     "term-inflation",
     "pre-vote-stops-it",
+    "fast-failover",
+    "flapping-link",
     "partial-partition",
     "partial-partition-modern",
     "asymmetric-partition",

@@ -116,6 +116,7 @@ fn predicate(step: &StepKind) -> Option<&Pred> {
         | StepKind::JumpClock { .. }
         | StepKind::Cut { .. }
         | StepKind::Isolate(_)
+        | StepKind::Reset { .. }
         | StepKind::Heal
         | StepKind::Delay { .. }
         | StepKind::Drop { .. }

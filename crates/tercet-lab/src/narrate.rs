@@ -11,6 +11,7 @@ pub fn is_worth_telling(event: &LabEvent) -> bool {
             | "became_leader"
             | "became_quarantined"
             | "stepped_down"
+            | "leader_lost"
             | "election_timeout"
             | "vote_granted"
             | "vote_denied"

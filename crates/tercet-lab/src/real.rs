@@ -675,6 +675,17 @@ impl Backend for RealBackend {
         Ok(())
     }
 
+    fn reset(&mut self, one: NodeId, other: NodeId) -> Done {
+        // Each closes what it dialled.
+        for (node, peer) in [(one, other), (other, one)] {
+            if self.is_talking(node) {
+                let peer = u32::from(peer.slot());
+                self.interfere(node, v1::interfere_request::Action::ResetLinks(peer))?;
+            }
+        }
+        Ok(())
+    }
+
     fn held(&mut self) -> Done<Vec<HeldView>> {
         self.look()?;
         Ok(self.nodes.values().flat_map(|node| node.held.iter().cloned()).collect())

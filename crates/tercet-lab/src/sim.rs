@@ -22,6 +22,8 @@ use crate::setup::{given_of, rules_of};
 const SLOW_SYNC: Duration = Duration::from_millis(50);
 /// How long the nodes may take to connect to each other before a script begins.
 const CONNECT: Duration = Duration::from_millis(5);
+/// How soon connections that were closed are there again.
+const REDIAL: Duration = Duration::from_millis(10);
 
 /// A simulated cluster.
 #[derive(Debug)]
@@ -312,6 +314,11 @@ impl Backend for SimBackend {
 
     fn gate(&mut self, node: NodeId, change: GateChange) -> Done {
         self.world.change_gate(node, change);
+        Ok(())
+    }
+
+    fn reset(&mut self, one: NodeId, other: NodeId) -> Done {
+        self.world.reset_link(one, other, REDIAL);
         Ok(())
     }
 

@@ -124,6 +124,8 @@ pub(crate) enum Happening {
     Receive(Envelope),
     /// The leader hands over.
     Transfer(NodeId),
+    /// The link to a peer is lost.
+    LinkLost(NodeId),
 }
 
 /// What came of it.
@@ -283,6 +285,9 @@ impl Turn<'_> {
             }
             Happening::Transfer(to) => {
                 self.input(&mut node, Time(0), Input::TransferLeadership { to: Some(*to) });
+            }
+            Happening::LinkLost(peer) => {
+                self.input(&mut node, Time(0), Input::LinkLost { peer: *peer });
             }
             Happening::Crash => {
                 node.disk.cache = node.disk.synced.clone();

@@ -368,7 +368,8 @@ fn tell_one(state: &State, action: Action, lookup: &mut Lookup<'_>) -> Told {
         | Action::Sync(_)
         | Action::Crash(_)
         | Action::Wipe(..)
-        | Action::Transfer(..) => None,
+        | Action::Transfer(..)
+        | Action::LinkLost(..) => None,
     };
     let place = usize::from(node.slot() - 1);
     let (events, sent) = lookup.events(state.nodes[place], code);
@@ -513,6 +514,7 @@ impl Bounds {
         duplicates: 0,
         step_downs: 0,
         transfers: 0,
+        links_lost: 0,
         messages: u8::MAX,
         forgets: false,
     };

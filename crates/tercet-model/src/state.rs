@@ -28,6 +28,8 @@ pub struct Bounds {
     pub step_downs: u8,
     /// How many leaders hand over.
     pub transfers: u8,
+    /// How often a leader loses its link to a follower.
+    pub links_lost: u8,
     /// How many messages are on their way at most, lost ones included.
     pub messages: u8,
     /// Whether messages are forgotten that can do nothing any more, if the core drops answers of
@@ -43,7 +45,8 @@ const WIPES: usize = 3;
 const DUPLICATES: usize = 4;
 const STEP_DOWNS: usize = 5;
 const TRANSFERS: usize = 6;
-const BUDGETS: usize = 7;
+const LINKS_LOST: usize = 7;
+const BUDGETS: usize = 8;
 
 impl Bounds {
     const fn budgets(&self) -> [u8; BUDGETS] {
@@ -55,6 +58,7 @@ impl Bounds {
             self.duplicates,
             self.step_downs,
             self.transfers,
+            self.links_lost,
         ]
     }
 }
@@ -108,6 +112,9 @@ pub enum Action {
     },
     /// A leader hands over.
     Transfer(NodeId, NodeId),
+    /// A leader loses its link to a follower. (A follower that loses its leader's asks early: that is a
+    /// timer that fires.)
+    LinkLost(NodeId, NodeId),
 }
 
 impl Action {
@@ -127,6 +134,7 @@ impl Action {
                 (6 + u32::from(twice)) << 28 | message
             }
             Self::Transfer(node, to) => of(8, node, Some(to)),
+            Self::LinkLost(node, peer) => of(9, node, Some(peer)),
         }
     }
 
@@ -145,6 +153,7 @@ impl Action {
             6 => Self::Deliver { message, twice: false },
             7 => Self::Deliver { message, twice: true },
             8 => Self::Transfer(node(), other()),
+            9 => Self::LinkLost(node(), other()),
             kind => unreachable!("{kind} is no kind of action"),
         }
     }
@@ -171,7 +180,7 @@ impl State {
         out.extend(leaders.iter().map(|slot| u32::from(*slot)));
         out.extend(committed.iter().map(|c| u32::from(c.term) << 8 | u32::from(c.by)));
         out.push(u32::from_le_bytes([used[0], used[1], used[2], used[3]]));
-        out.push(u32::from_le_bytes([used[4], used[5], used[6], 0]));
+        out.push(u32::from_le_bytes([used[4], used[5], used[6], used[7]]));
     }
 
     pub(crate) fn unpack(nodes: usize, words: &mut impl Iterator<Item = u32>) -> Option<Self> {
@@ -186,8 +195,8 @@ impl State {
             Committed { term, by }
         });
         let committed = committed.collect();
-        let ([a, b, c, d], [e, f, g, _]) = (word().to_le_bytes(), word().to_le_bytes());
-        let seen = Seen { leaders, committed, used: [a, b, c, d, e, f, g] };
+        let ([a, b, c, d], [e, f, g, h]) = (word().to_le_bytes(), word().to_le_bytes());
+        let seen = Seen { leaders, committed, used: [a, b, c, d, e, f, g, h] };
         Some(Self { nodes, messages, seen })
     }
 
@@ -232,6 +241,10 @@ impl State {
                     if left(TRANSFERS) {
                         let others = ids.iter().copied().filter(|to| *to != id);
                         actions.extend(others.map(|to| Action::Transfer(id, to)));
+                    }
+                    if left(LINKS_LOST) {
+                        let others = ids.iter().copied().filter(|peer| *peer != id);
+                        actions.extend(others.map(|peer| Action::LinkLost(id, peer)));
                     }
                 }
                 RoleKind::Follower | RoleKind::PreCandidate | RoleKind::Candidate => {
@@ -279,6 +292,7 @@ impl State {
                 (lookup.message(message).envelope.to, Code::receive(message))
             }
             Action::Transfer(id, to) => (id, Code::transfer(to.slot())),
+            Action::LinkLost(id, peer) => (id, Code::link_lost(peer.slot())),
         }
     }
 
@@ -324,6 +338,7 @@ impl State {
             Action::Wipe(..) => Some(WIPES),
             Action::Deliver { twice: true, .. } => Some(DUPLICATES),
             Action::Transfer(..) => Some(TRANSFERS),
+            Action::LinkLost(..) => Some(LINKS_LOST),
         };
         if let Some(what) = spent {
             next.seen.used[what] += 1;
@@ -506,6 +521,7 @@ mod tests {
             Action::Deliver { message: 7, twice: false },
             Action::Wipe(id(3), id(1)),
             Action::Transfer(id(1), id(5)),
+            Action::LinkLost(id(1), id(5)),
         ];
         let single =
             [Action::Timeout, Action::QuorumLost, Action::Propose, Action::Sync, Action::Crash];

@@ -29,6 +29,7 @@ const BOUNDS: Bounds = Bounds {
     duplicates: 0,
     step_downs: 0,
     transfers: 0,
+    links_lost: 0,
     messages: 6,
     forgets: true,
 };
@@ -97,6 +98,17 @@ pub fn suites() -> Vec<Suite> {
             name: "modern",
             about: "a leader that streams: entries, heartbeats, a crash, the next leader",
             plan: led(modern(Bounds { crashes: 1, heartbeats: 1, duplicates: 1, ..BOUNDS })),
+        },
+        Suite {
+            name: "links",
+            about: "links that end: a leader that streams begins again where it is sure of a follower",
+            plan: led(modern(Bounds {
+                terms: 3,
+                proposals: 2,
+                heartbeats: 2,
+                links_lost: 2,
+                ..BOUNDS
+            })),
         },
         Suite {
             name: "pre-vote",

@@ -259,13 +259,15 @@ impl<'a> Lookup<'a> {
                 Happening::Wipe(slots.map(member).collect())
             }
             6 => Happening::Receive(self.message(argument).envelope.clone()),
-            7 => {
-                let slot = u8::try_from(argument).expect("a slot");
-                Happening::Transfer(NodeId::new(slot).expect("a member"))
-            }
+            7 => Happening::Transfer(member(argument)),
+            8 => Happening::LinkLost(member(argument)),
             other => unreachable!("{other} is no code"),
         }
     }
+}
+
+fn member(argument: u32) -> NodeId {
+    u8::try_from(argument).ok().and_then(NodeId::new).expect("a member's slot")
 }
 
 /// What is done to a node, as a number.
@@ -294,6 +296,10 @@ impl Code {
 
     pub(crate) const fn transfer(slot: u8) -> Self {
         Self(7 << 56 | slot as u64)
+    }
+
+    pub(crate) const fn link_lost(slot: u8) -> Self {
+        Self(8 << 56 | slot as u64)
     }
 }
 

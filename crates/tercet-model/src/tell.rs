@@ -40,6 +40,7 @@ fn sentence(step: &Told) -> String {
             format!("{node} loses its directory, and learns of the members from {from}")
         }
         (None, Action::Transfer(_, to)) => format!("{node} is told to hand over to {to}"),
+        (None, Action::LinkLost(_, peer)) => format!("{node} loses its link to {peer}"),
         (None, Action::Deliver { .. }) => unreachable!("a delivery has its message"),
     }
 }
@@ -237,6 +238,7 @@ impl Script {
             Action::Transfer(_, to) => {
                 self.line(&format!("transfer to={to}"));
             }
+            Action::LinkLost(node, peer) => self.line(&format!("reset {node} | {peer}")),
         }
     }
 
@@ -281,7 +283,8 @@ fn is_lost(steps: &[Told], at: usize) -> bool {
         | Action::Propose(_)
         | Action::Wipe(..)
         | Action::Deliver { .. }
-        | Action::Transfer(..) => None,
+        | Action::Transfer(..)
+        | Action::LinkLost(..) => None,
     });
     next == Some(true)
 }

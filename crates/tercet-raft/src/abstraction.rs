@@ -7,6 +7,7 @@
 //! | the core | the search |
 //! | --- | --- |
 //! | an election timer fires | [`Input::Timeout`](crate::Input::Timeout) at [`Time(0)`](Time), at any moment |
+//! | the link to the leader is lost, and a follower asks early | the same |
 //! | heartbeats are due | the same, on a leader |
 //! | a muted node asks again | the same, on a quarantined node |
 //! | a leader has not heard from a majority, or its disk stalls | the same at [`Raft::LATER`], at any moment |
@@ -23,7 +24,7 @@ use crate::io::ProgressKind;
 use crate::leader::{Leader, Transfer};
 use crate::message::{AppendOutcome, ConflictHint, DenyReason, Envelope, Message};
 use crate::progress::Progress;
-use crate::raft::{Forwarded, Quarantine, Raft, Role};
+use crate::raft::{Forwarded, Hint, Quarantine, Raft, Role};
 use crate::repair::Repairs;
 use crate::term_map::TermMap;
 use crate::types::{
@@ -127,6 +128,7 @@ impl Raft {
         self.now = Time(0);
         self.heard_at = None;
         self.election_at = Time(0);
+        self.hint = Hint::default();
         self.handed_over = None;
         for (.., since) in &mut self.writes {
             *since = Time(0);
@@ -166,6 +168,7 @@ impl Raft {
             leader,
             heard_at: _,
             election_at: _,
+            hint: _,
             attempt: _,
             last_write,
             durable_write,

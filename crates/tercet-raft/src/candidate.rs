@@ -23,14 +23,18 @@ impl Raft {
                 self.reset_election_timer();
             }
             Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
-                let asks = !self.config.rules.no_pre_vote && !has(Bug::NoPreVote);
-                if self.is_modern() && asks {
+                if self.asks_first() {
                     self.become_pre_candidate();
                 } else {
                     self.become_candidate(false);
                 }
             }
         }
+    }
+
+    /// Whether an election begins with the question whether it could be won.
+    pub(crate) fn asks_first(&self) -> bool {
+        self.is_modern() && !self.config.rules.no_pre_vote && !has(Bug::NoPreVote)
     }
 
     /// Whether this log reaches the floor: nobody would vote for one that does not.

@@ -16,6 +16,9 @@ pub enum Event {
     Role { was: RoleKind, role: RoleKind, term: Term, by_term: bool },
     /// The node entered a higher term.
     TermChanged { from: Term, to: Term },
+    /// The link to the leader was lost: this node asks soon whether it could win, unless it hears
+    /// from it before.
+    LeaderLost { leader: NodeId, term: Term },
     /// No leader was heard from for an election timeout.
     ElectionTimeout { term: Term },
     /// The node asked whether it could win.
@@ -117,6 +120,7 @@ impl Event {
                 RoleKind::Quarantined => "became_quarantined",
             },
             Self::TermChanged { .. } => "term",
+            Self::LeaderLost { .. } => "leader_lost",
             Self::ElectionTimeout { .. } => "election_timeout",
             Self::PreVoteAsked { .. } => "pre_vote_asked",
             Self::VoteAsked { .. } => "vote_asked",
@@ -185,7 +189,7 @@ impl Event {
                 let reason = reason.name().to_owned();
                 vec![("from", text(from)), ("term", text(term)), ("reason", reason)]
             }
-            Self::LeaderKnown { leader, term } => {
+            Self::LeaderLost { leader, term } | Self::LeaderKnown { leader, term } => {
                 vec![("leader", text(leader)), ("term", text(term))]
             }
             Self::Appended { first, last, term } => vec![
@@ -242,6 +246,9 @@ impl Event {
         let node = Classic(node);
         let entries = |count: u64| if count == 1 { "entry" } else { "entries" };
         Some(match self {
+            Self::LeaderLost { leader, .. } => {
+                format!("{node} lost the connection to the leader {}.", Classic(*leader))
+            }
             Self::ElectionTimeout { .. } => format!("{node} timeout, starting election."),
             Self::PreVoteGranted { to, term } => {
                 format!("Pre-vote granted to {} for term {term}", Classic(*to))
@@ -355,6 +362,9 @@ impl fmt::Display for Event {
         match self {
             Self::Role { role, term, .. } => write!(f, "{role} in term {term}"),
             Self::TermChanged { from, to } => write!(f, "term {from} → {to}"),
+            Self::LeaderLost { leader, term } => {
+                write!(f, "lost the connection to {leader}, which leads term {term}")
+            }
             Self::ElectionTimeout { term } => {
                 write!(f, "no leader heard from for an election timeout in term {term}")
             }
@@ -510,6 +520,10 @@ mod tests {
         use RoleKind::{Candidate, Follower, Leader, PreCandidate};
         for (event, expected) in [
             (Event::ElectionTimeout { term: Term(1) }, Some("node1 timeout, starting election.")),
+            (
+                Event::LeaderLost { leader: n(3), term: Term(2) },
+                Some("node1 lost the connection to the leader node3."),
+            ),
             (
                 Event::VoteGranted { to: n(3), term: Term(2) },
                 Some("Vote granted to node3 for term 2"),

@@ -20,6 +20,7 @@ impl Raft {
         }
         self.become_follower(self.hard_state.term, Some(from));
         self.heard_at = Some(self.now);
+        self.hint.leader_lost = false;
         self.reset_election_timer();
         true
     }
@@ -175,7 +176,11 @@ impl Raft {
         let alive = self.alive_leader().map(|leader| DenyReason::LeaderAlive { leader });
         let denied = alive.or_else(|| self.objection(from, term, last));
         match denied {
-            None => self.event(Event::PreVoteGranted { to: from, term }),
+            None => {
+                // Its election comes first; this node's timer runs on.
+                self.hint.ask_at = None;
+                self.event(Event::PreVoteGranted { to: from, term });
+            }
             Some(reason) => self.event(Event::PreVoteDenied { to: from, term, reason }),
         }
         // A yes names the term that was asked about, a no this node's own: it may be news.

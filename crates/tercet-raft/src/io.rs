@@ -157,7 +157,9 @@ pub enum Input {
         /// Which.
         rules: Rules,
     },
-    /// The link to this peer was lost: messages on their way may be gone.
+    /// The link to this peer was lost: messages on their way may be gone, in either direction. What
+    /// came on it was handed in before. A follower whose leader it is asks early whether it could win
+    /// (docs/protocol.md, "An early question").
     LinkLost {
         /// Which peer.
         peer: NodeId,

@@ -29,7 +29,8 @@
 //!    that is done.
 //!
 //! # What is here beyond the paper
-//! Pre-vote, leader stickiness and check-quorum; leadership transfer; conflict hints and
+//! Pre-vote, leader stickiness and check-quorum; an early question when the connection to the leader
+//! closes; leadership transfer; conflict hints and
 //! pipelining; read barriers; and protocol RJ, by which a node that lost its memory becomes a voter
 //! again without any acknowledged entry being lost (docs/rejoin.md); and the repair of damaged entries
 //! from peers (repair.rs). [`Profile::Paper`] leaves all

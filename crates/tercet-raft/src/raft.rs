@@ -42,6 +42,7 @@ pub struct Raft {
     /// When the leader was last heard from.
     pub(crate) heard_at: Option<Time>,
     pub(crate) election_at: Time,
+    pub(crate) hint: Hint,
     pub(crate) attempt: u64,
     pub(crate) last_write: WriteId,
     pub(crate) durable_write: WriteId,
@@ -85,6 +86,19 @@ pub(crate) struct Quarantine {
     pub(crate) leaving: Option<(WriteId, LogPos)>,
 }
 
+/// What a closed connection says about the leader: most likely its process died, for the kernel closes
+/// what a process had open at once. A hint and no more: this node asks earlier whether it could win,
+/// and who hears the leader still says no.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub(crate) struct Hint {
+    /// The link to the leader was lost, and nothing was heard from it since.
+    pub(crate) leader_lost: bool,
+    /// When this node asks, if nothing is heard until then.
+    pub(crate) ask_at: Option<Time>,
+    /// When it last asked for such a reason.
+    pub(crate) asked_at: Option<Time>,
+}
+
 /// Read barriers that were passed on to the leader.
 #[derive(Clone, PartialEq, Eq, Hash, Debug, Default)]
 pub(crate) struct Forwarded {
@@ -125,6 +139,7 @@ impl Raft {
             leader: None,
             heard_at: None,
             election_at: now,
+            hint: Hint::default(),
             attempt: 0,
             last_write: WriteId(0),
             durable_write: WriteId(0),
@@ -506,7 +521,8 @@ impl Raft {
         }
     }
 
-    /// The leader that this node hears, itself included (modern profile).
+    /// The leader that this node hears, itself included (modern profile). One whose link was lost is
+    /// not heard until it speaks again.
     pub(crate) fn alive_leader(&self) -> Option<NodeId> {
         if !self.is_modern() || self.lacks_check_quorum() {
             return None;
@@ -514,7 +530,7 @@ impl Raft {
         if let Role::Leader(_) = self.role {
             return Some(self.config.node);
         }
-        let heard = self.heard_at?;
+        let heard = self.heard_at.filter(|_| !self.hint.leader_lost)?;
         if self.now.since(heard) < self.config.election_timeout_min { self.leader } else { None }
     }
 
@@ -764,12 +780,17 @@ impl Raft {
     }
 
     const fn running_election_timer(&self) -> Option<Time> {
-        if self.config.election_timer_frozen { None } else { Some(self.election_at) }
+        match (self.config.election_timer_frozen, self.hint.ask_at) {
+            (true, _) => None,
+            (false, Some(ask_at)) if ask_at.0 < self.election_at.0 => Some(ask_at),
+            (false, _) => Some(self.election_at),
+        }
     }
 
     /// Draws the next election timeout: a pure function of (seed, node, attempt).
     pub(crate) fn reset_election_timer(&mut self) {
         self.attempt += 1;
+        self.hint.ask_at = None;
         let (min, max) = (self.config.election_timeout_min, self.config.election_timeout_max);
         let spread = u64::try_from(max.saturating_sub(min).as_micros()).unwrap_or(u64::MAX);
         let node = u64::from(self.config.node.slot());
@@ -797,7 +818,11 @@ impl Raft {
             }
             Role::Follower | Role::PreCandidate { .. } | Role::Candidate { .. } => {
                 if self.running_election_timer().is_some_and(|at| at <= self.now) {
-                    self.event(Event::ElectionTimeout { term: self.hard_state.term });
+                    if self.election_at <= self.now {
+                        self.event(Event::ElectionTimeout { term: self.hard_state.term });
+                    } else {
+                        self.hint.asked_at = Some(self.now);
+                    }
                     self.campaign();
                 }
             }
@@ -807,8 +832,31 @@ impl Raft {
     fn on_link_lost(&mut self, peer: NodeId) {
         if self.leader == Some(peer) {
             self.fail_forwarded();
+            self.lose_leader(peer);
         }
         self.lead_link_lost(peer);
+    }
+
+    /// The link to the leader was lost. Once for each time that the leader is heard, and not more often
+    /// than timers could do it, so that a link that comes and goes brings no stream of questions.
+    fn lose_leader(&mut self, leader: NodeId) {
+        let is_first = !std::mem::replace(&mut self.hint.leader_lost, true);
+        if !is_first || !self.is_modern() || self.role() != RoleKind::Follower {
+            return;
+        }
+        self.event(Event::LeaderLost { leader, term: self.hard_state.term });
+        let min = self.config.election_timeout_min;
+        let is_too_soon = self.hint.asked_at.is_some_and(|at| self.now.since(at) < min);
+        let may_ask = self.asks_first() && self.may_lead();
+        if self.config.election_timer_frozen || is_too_soon || !may_ask {
+            return;
+        }
+        // One after the other, so that the votes are not split: first a moment in which the others
+        // notice, too, then for each that comes before this node the time of an election.
+        let before =
+            self.peers().iter().filter(|peer| *peer < self.config.node && *peer != leader).count();
+        let turns = u32::try_from(before).expect("few nodes");
+        self.hint.ask_at = Some(self.now.after(min / 64 + min / 16 * turns));
     }
 
     /// Whoever waits for the leader's answer to a read barrier gets none.

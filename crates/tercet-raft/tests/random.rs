@@ -24,6 +24,7 @@ struct Met {
     damaged: usize,
     repaired: usize,
     dropped: usize,
+    leaders_lost: usize,
 }
 
 /// Whether a node's own copy of an entry is whole, and counts: it never lost its memory.
@@ -69,6 +70,12 @@ fn is_spare(net: &Net, slot: u8, count: u8) -> bool {
     })
 }
 
+fn lose_link(net: &mut Net, slot: u8, peer: u8) {
+    if net.is_up(slot) && slot != peer {
+        net.step(slot, Input::LinkLost { peer: node(peer) });
+    }
+}
+
 fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
     let mut random = Random(seed);
     let mut net = Net::new(count, profile);
@@ -103,11 +110,19 @@ fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
                     }
                 }
             }
-            40..=59 => {
+            40..=57 => {
                 // An old leader behind a cut takes proposals, too.
                 let at = if random.chance(50) { Some(slot) } else { net.leader() };
                 if let Some(at) = at.filter(|at| net.is_up(*at)) {
                     net.propose(at);
+                }
+            }
+            58 | 59 => {
+                // The connection between two nodes closes, and both notice, or one before the other.
+                let other = 1 + u8::try_from(random.below(u64::from(count))).unwrap();
+                lose_link(&mut net, slot, other);
+                if random.chance(50) {
+                    lose_link(&mut net, other, slot);
                 }
             }
             60..=74 => {
@@ -128,6 +143,11 @@ fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
                 if net.is_up(slot) {
                     met.crashes += 1;
                     net.crash(slot);
+                    for other in (1..=count).filter(|other| *other != slot) {
+                        if random.chance(80) {
+                            lose_link(&mut net, other, slot);
+                        }
+                    }
                 }
             }
             90..=92 => {
@@ -193,6 +213,7 @@ fn schedule(seed: u64, count: u8, profile: Profile, met: &mut Met) {
         met.readmitted += net.count(slot, |event| event.kind() == "readmitted");
         met.truncated += net.count(slot, |event| event.kind() == "truncated");
         met.leaders += net.count(slot, |event| event.kind() == "leader");
+        met.leaders_lost += net.count(slot, |event| event.kind() == "leader_lost");
     }
     met.committed += net.applied(leader).len();
 }
@@ -220,6 +241,7 @@ fn many(seeds: std::ops::Range<u64>, count: u8, profile: Profile) {
         damaged,
         repaired,
         dropped,
+        leaders_lost,
     } = met;
     for (what, n) in [
         ("leaders", leaders),
@@ -236,6 +258,7 @@ fn many(seeds: std::ops::Range<u64>, count: u8, profile: Profile) {
     ] {
         assert!(n > 0, "no schedule met {what}");
     }
+    assert_eq!(leaders_lost > 0, profile == Profile::Modern, "a closed connection is a hint");
 }
 
 #[test]

@@ -108,6 +108,13 @@ struct PeerLink {
     error: String,
 }
 
+impl PeerLink {
+    /// Whether all that this node dials is up.
+    const fn is_up(&self) -> bool {
+        self.up as usize == Channel::ALL.len()
+    }
+}
+
 /// A submit that a peer was asked to append.
 #[derive(Debug)]
 struct Forwarded {
@@ -347,6 +354,7 @@ impl Driver<'_> {
                 self.replica.set_disk_reserve_bytes(if full { u64::MAX } else { usual });
             }
             Action::JumpClock(by) => lab.clock_ms = lab.clock_ms.saturating_add(by),
+            Action::ResetLinks(peer) => self.links.reset(peer),
             Action::DeleteLog => {
                 // Behind the replica's back, as a person would: it has to notice.
                 return Ok(delete_files(&self.config.data.join("wal")).map_err(|error| {
@@ -379,7 +387,7 @@ impl Driver<'_> {
             connected: self
                 .peers
                 .iter()
-                .filter(|(_, link)| link.up as usize == Channel::ALL.len())
+                .filter(|(_, link)| link.is_up())
                 .map(|(peer, _)| u32::from(peer.slot()))
                 .collect(),
             ..v1::LookResponse::default()
@@ -436,6 +444,7 @@ impl Driver<'_> {
                 self.on_forward(from, frame);
                 Ok(())
             }
+            Body::Ended => self.on_link_lost(from),
         }
     }
 
@@ -550,9 +559,21 @@ impl Driver<'_> {
             self.forwarded.iter().filter(|(_, f)| f.to == peer).map(|(id, _)| *id).collect();
         for id in lost {
             let forwarded = self.forwarded.remove(&id).expect("listed above");
-            let why = format!("the connection to {peer} was lost with the request under way");
+            let why = format!("{peer} was lost as the leader with the request under way");
             let _ = forwarded.reply.send(Err(ApiError::new(Reason::LeadershipLost, why)).into());
         }
+    }
+
+    /// A link that was up ended, in whichever direction: what was on its way may be lost.
+    fn on_link_lost(&mut self, peer: NodeId) -> Result<(), Fatal> {
+        let now = self.now();
+        self.replica.link_lost(now, peer)?;
+        // What this node sends has links of its own.
+        if self.peers.get(&peer).is_some_and(PeerLink::is_up) {
+            self.replica.link_up(peer);
+        }
+        self.fail_forwarded(peer);
+        Ok(())
     }
 
     fn on_link(&mut self, event: LinkEvent) -> Result<(), Fatal> {
@@ -561,7 +582,7 @@ impl Driver<'_> {
                 let link = self.peers.entry(remote.node).or_default();
                 link.up += 1;
                 link.client_address = remote.client_address;
-                if link.up == u32::try_from(Channel::ALL.len()).expect("two") {
+                if link.is_up() {
                     link.error.clear();
                     self.replica.link_up(remote.node);
                     tracing::debug!(peer = %remote.node, "connected");
@@ -573,15 +594,12 @@ impl Driver<'_> {
                 link.error.clone_from(&why);
                 if was_up {
                     link.up = link.up.saturating_sub(1);
-                    let now = self.now();
-                    self.replica.link_lost(now, peer)?;
-                    self.fail_forwarded(peer);
+                    self.on_link_lost(peer)?;
                 }
                 if is_news {
                     tracing::info!(%peer, "{why}");
                 }
             }
-            LinkEvent::AcceptedEnded { peer } => self.fail_forwarded(peer),
             LinkEvent::Refused { address, why } => {
                 // Who is refused tries again and again: what is known is not said each time.
                 let now = Instant::now();
@@ -759,6 +777,11 @@ impl Driver<'_> {
                 stopping: self.desk.progress.borrow().stopping,
             }
         };
+        // Whoever waits for an answer of a leader that is none any more asks the next one instead.
+        let led = self.desk.progress.borrow().leader.filter(|led| Some(*led) != next.leader);
+        if let Some(led) = led.and_then(NodeId::new) {
+            self.fail_forwarded(led);
+        }
         self.desk.progress.send_if_modified(|progress| {
             let changed = *progress != next;
             *progress = next;

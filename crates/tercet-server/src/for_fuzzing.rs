@@ -315,19 +315,19 @@ pub fn peer_forwards() -> [Vec<u8>; 2] {
 pub fn accept(bytes: &[u8]) -> Connection {
     let (arrived, event) = runtime().block_on(link::receive_bytes(bytes, &local(1)));
     let said = |arrived: link::Arrived| match arrived.body {
-        LinkBody::Replica(message) => Said::Message(message),
-        LinkBody::Forward(frame) => Said::Forward(if frame.kind == Kind::Forward {
+        LinkBody::Replica(message) => Some(Said::Message(message)),
+        LinkBody::Forward(frame) => Some(Said::Forward(if frame.kind == Kind::Forward {
             forward::decode_submit(frame.message).map(drop)
         } else {
             forward::decode_reply(frame.message).map(drop)
-        }),
+        })),
+        LinkBody::Ended => None,
     };
     let refused = match event {
         Some(LinkEvent::Refused { why, .. }) => Some(why),
-        Some(LinkEvent::Up(_) | LinkEvent::Down { .. } | LinkEvent::AcceptedEnded { .. })
-        | None => None,
+        Some(LinkEvent::Up(_) | LinkEvent::Down { .. }) | None => None,
     };
-    Connection { said: arrived.into_iter().map(said).collect(), refused }
+    Connection { said: arrived.into_iter().filter_map(said).collect(), refused }
 }
 
 /// Node 1 dials node 2, and these bytes are what it hears.

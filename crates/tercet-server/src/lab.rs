@@ -209,6 +209,8 @@ pub(crate) enum Action {
     SyncDelay(Duration),
     DiskFull(bool),
     JumpClock(i64),
+    /// The links that were dialled to this peer break.
+    ResetLinks(NodeId),
     /// The files of the node's own log are deleted while it runs.
     DeleteLog,
 }
@@ -236,6 +238,10 @@ impl Action {
             Some(Asked::SyncDelayMs(ms)) => Self::SyncDelay(Duration::from_millis(ms.min(10_000))),
             Some(Asked::DiskFull(full)) => Self::DiskFull(full),
             Some(Asked::JumpClockMs(by)) => Self::JumpClock(by),
+            Some(Asked::ResetLinks(slot)) => {
+                let peer = u8::try_from(slot).ok().and_then(NodeId::new);
+                Self::ResetLinks(peer.ok_or_else(|| invalid("there is no such node".to_owned()))?)
+            }
         })
     }
 }

@@ -15,7 +15,8 @@ const NOT_HERE: &[&str] = &[
 /// Three nodes in a ring all hear each other.
 const NOT_OF_THREE: &[&str] = &["ring"];
 /// The paper's leaders lead as long as nobody tells them of a higher term.
-const NOT_IN_THE_PAPER: &[&str] = &["a leader that heard from no majority"];
+const NOT_IN_THE_PAPER: &[&str] =
+    &["a leader that heard from no majority", "a connection to the leader closed"];
 
 fn many(preset: Preset, seeds: std::ops::Range<u64>, limits: &Limits) -> Met {
     let mut met = Met::new();

@@ -27,6 +27,7 @@ impl Statement<'_> {
             "set" => self.set()?,
             "cut" => self.cut()?,
             "isolate" => StepKind::Isolate(self.node()?),
+            "reset" => self.reset()?,
             "heal" => StepKind::Heal,
             "delay" => StepKind::Delay { link: self.link()?, by: self.cursor.duration()? },
             "drop" => {
@@ -128,11 +129,27 @@ impl Statement<'_> {
         if !one_way && !self.cursor.take("|") {
             return Err(self.cursor.expected("\"|\" or \"->\""));
         }
-        let to = self.placed_nodes()?;
-        if let Some((_, word)) = to.iter().find(|(node, _)| from.iter().any(|(f, _)| f == node)) {
+        let (from, to) = self.against(from)?;
+        Ok(StepKind::Cut { from, to, one_way })
+    }
+
+    /// Reads `n1 | n2 n3`.
+    fn reset(&mut self) -> Result<StepKind> {
+        let one = self.placed_nodes()?;
+        if !self.cursor.take("|") {
+            return Err(self.cursor.expected("\"|\""));
+        }
+        let (one, other) = self.against(one)?;
+        Ok(StepKind::Reset { one, other })
+    }
+
+    /// Reads the nodes on the other side.
+    fn against(&mut self, one: Vec<PlacedNode>) -> Result<(NodeRefs, NodeRefs)> {
+        let other = self.placed_nodes()?;
+        if let Some((_, word)) = other.iter().find(|(node, _)| one.iter().any(|(f, _)| f == node)) {
             return Err(self.cursor.about(word, "is on both sides"));
         }
-        Ok(StepKind::Cut { from: plain(from), to: plain(to), one_way })
+        Ok((plain(one), plain(other)))
     }
 
     fn hold(&mut self) -> Result<StepKind> {

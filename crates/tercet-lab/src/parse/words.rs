@@ -13,10 +13,10 @@ pub(super) const HEADER_WORDS: &[&str] = &["title", "cite", "cluster", "requires
 /// The words that begin a line, for suggestions.
 pub(super) const LINE_WORDS: &[&str] = &[
     "title", "cite", "cluster", "requires", "given", "submit", "retry", "read", "crash", "restart",
-    "pause", "resume", "wipe", "tear", "set", "cut", "isolate", "heal", "delay", "drop", "dup",
-    "hold", "list", "deliver", "discard", "release", "elect", "transfer", "run", "settle", "wait",
-    "freeze", "thaw", "expect", "always", "never", "let", "mark", "fork", "branch", "say", "ask",
-    "mutant", "end",
+    "pause", "resume", "wipe", "tear", "set", "cut", "isolate", "reset", "heal", "delay", "drop",
+    "dup", "hold", "list", "deliver", "discard", "release", "elect", "transfer", "run", "settle",
+    "wait", "freeze", "thaw", "expect", "always", "never", "let", "mark", "fork", "branch", "say",
+    "ask", "mutant", "end",
 ];
 
 /// The words of a condition on nodes.

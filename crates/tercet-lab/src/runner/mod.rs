@@ -706,6 +706,7 @@ impl<'a, B: Backend> Runner<'a, B> {
                 let others = others.map(NodeRef::Node).collect();
                 self.cut(&NodeRefs::Some(vec![NodeRef::Node(node)]), &NodeRefs::Some(others), false)
             }
+            StepKind::Reset { one, other } => self.reset(one, other),
             StepKind::Heal => {
                 self.each(&NodeRefs::All, |backend, node| backend.gate(node, GateChange::Heal))
             }
@@ -875,6 +876,16 @@ impl<'a, B: Backend> Runner<'a, B> {
                 if !one_way {
                     self.backend.gate(*b, GateChange::Cut(*a))?;
                 }
+            }
+        }
+        self.observe()
+    }
+
+    fn reset(&mut self, one: &NodeRefs, other: &NodeRefs) -> Stepped {
+        let (one, other) = (self.nodes(one)?, self.nodes(other)?);
+        for a in &one {
+            for b in other.iter().filter(|b| *b != a) {
+                self.backend.reset(*a, *b)?;
             }
         }
         self.observe()

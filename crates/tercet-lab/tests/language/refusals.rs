@@ -131,6 +131,8 @@ fn shapes() {
         ),
         ("cut n1 n2", "2:10: expected \"|\" or \"->\", found the end of the line"),
         ("cut n1 | n1 n2", "2:10: \"n1\" is on both sides"),
+        ("reset n1 | n1 n2", "2:12: \"n1\" is on both sides"),
+        ("reset n1 -> n2", "2:10: expected \"|\", found \"->\""),
         ("cut n1 | n4", "2:10: \"n4\" is not in the cluster: it has n1 to n3"),
         ("hold n1", "2:8: expected \"->\", found the end of the line"),
         ("hold n1->n1", "2:10: \"n1\" is at both ends"),

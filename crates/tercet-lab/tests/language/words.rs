@@ -112,6 +112,7 @@ fn links() {
         ("cut n1 -> n3", cut(&[1], &[3], true)),
         ("cut n1 n2->n3", cut(&[1, 2], &[3], true)),
         ("isolate n1", StepKind::Isolate(n(1))),
+        ("reset n1 | n2 n3", StepKind::Reset { one: some(&[1]), other: some(&[2, 3]) }),
         ("heal", StepKind::Heal),
         ("delay n1->n2 50ms", StepKind::Delay { link: link(1, 2), by: ms(50) }),
         (

@@ -8,6 +8,7 @@
 
 mod elections;
 mod historical;
+mod link_lost;
 mod messages;
 mod reads;
 mod rejoin;

@@ -46,8 +46,6 @@ pub(crate) enum LinkEvent {
     Up(Remote),
     /// A dialled link broke, or could not be made.
     Down { peer: NodeId, was_up: bool, why: String },
-    /// A peer's link to this node ended.
-    AcceptedEnded { peer: NodeId },
     /// A peer was refused, or spoke nonsense.
     /// `why` stays the same when the same one tries again, from whatever port.
     Refused { address: String, why: String },
@@ -67,6 +65,9 @@ pub(crate) enum Body {
     Replica(PeerMessage),
     /// A submit that a peer passes on, or its answer: the owner decodes it.
     Forward(Frame),
+    /// The peer's link ended: nothing more comes on it. Behind all that came, so that a leader's last
+    /// words are not taken for a sign of life.
+    Ended,
 }
 
 /// One dialled link.
@@ -132,6 +133,12 @@ impl Outgoing {
         if !state.queue.is_empty() || state.broken.is_some() {
             self.wake.notify_one();
         }
+    }
+
+    /// The connection breaks, as if the other side had closed it.
+    fn reset(&self) {
+        self.state.borrow_mut().broken = Some(io::ErrorKind::ConnectionReset.into());
+        self.wake.notify_one();
     }
 
     fn install(&self, stream: Option<Rc<TcpStream>>) {
@@ -234,6 +241,13 @@ impl Links {
     /// How many bytes wait for the sockets of all links together.
     pub(crate) fn queued_bytes(&self) -> usize {
         self.outgoing.values().map(|link| link.state.borrow().queue_bytes).sum()
+    }
+
+    /// Closes what is dialled to a peer; it is dialled again.
+    pub(crate) fn reset(&self, peer: NodeId) {
+        for (_, link) in self.outgoing.iter().filter(|((to, _), _)| *to == peer) {
+            link.reset();
+        }
     }
 
     /// Writes what all sockets take.
@@ -437,11 +451,9 @@ async fn receive<S: AsyncRead + AsyncWrite + Unpin>(
             return None;
         }
     };
-    if let Some(why) = why {
-        let why = format!("{}: {why}", remote.node);
-        let _ = inbox.events.send(LinkEvent::Refused { address, why });
-    }
-    Some(LinkEvent::AcceptedEnded { peer: remote.node })
+    let peer = remote.node;
+    let _ = sender.send(Arrived { from: remote, body: Body::Ended }).await;
+    why.map(|why| LinkEvent::Refused { address, why: format!("{peer}: {why}") })
 }
 
 /// Whether a message says the same sender as the connection's HELLO.

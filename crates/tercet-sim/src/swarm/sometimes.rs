@@ -39,6 +39,7 @@ pub const RARE: &[&str] = &[
     "entries cut",
     "entries of an older term committed by a new leader",
     "a leader that heard from no majority",
+    "a connection to the leader closed",
     "a vote refused for an old log",
     "a transfer given up",
     "a transfer done",

@@ -308,6 +308,8 @@ impl Watch {
             self.count("a leader noticed that a peer had lost its memory");
         } else if let Event::NeverCommitted { .. } = event {
             self.count("a damaged entry dropped, never committed");
+        } else if let Event::LeaderLost { .. } = event {
+            self.count("a connection to the leader closed");
         } else if let Event::QuorumLost { .. } = event {
             self.count("a leader that heard from no majority");
         } else if let Event::VoteDenied { reason: DenyReason::OldLog { .. }, .. }

@@ -150,7 +150,7 @@ impl Offered {
                 let nodes = all().into_iter().chain(["all".to_owned()]);
                 nodes.map(|node| format!("{node}.timers")).collect()
             }
-            ("wipe" | "cut", _) | ("hold" | "delay" | "why", []) => all(),
+            ("wipe" | "cut" | "reset", _) | ("hold" | "delay" | "why", []) => all(),
             _ => Vec::new(),
         }
     }

@@ -110,6 +110,7 @@ pub(crate) const WORDS: &[Word] = &[
         Lab,
     ),
     step("isolate", "NODE", "cut a node from all others", Lab),
+    step("reset", "A | B", "close the connections between two sides: reset n1 | n2", Lab),
     step("heal", "", "no cuts, delays and losses any more", Lab),
     step("delay", "n1->n2 50ms", "slow a direction down", Lab),
     step("drop", "next 2 Append n1->n3", "lose the next messages of a kind", Lab),
