@@ -13,7 +13,7 @@ use crate::io::{
 };
 use crate::leader::Leader;
 use crate::membership::quorum;
-use crate::message::{Envelope, Message};
+use crate::message::{Envelope, FetchOutcome, Message};
 use crate::repair::Repairs;
 use crate::term_map::TermMap;
 use crate::types::{
@@ -484,7 +484,11 @@ impl Raft {
         if envelope.to != self.config.node || other_disk {
             return Some(DropReason::NotForMe);
         }
-        if self.is_superseded(envelope.from, envelope.from_incarnation) {
+        // The entry that tells of the sender's disk may be damaged here. A copy of it is taken from
+        // whoever has one: its bytes are checked by themselves, and say nothing for their sender.
+        let brings_a_copy =
+            matches!(envelope.message, Message::FetchReply { outcome: FetchOutcome::Whole(_), .. });
+        if self.is_superseded(envelope.from, envelope.from_incarnation) && !brings_a_copy {
             return Some(DropReason::OldSender);
         }
         let speaks = matches!(

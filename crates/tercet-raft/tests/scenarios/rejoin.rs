@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use tercet_raft::Profile::{Modern, Paper};
 use tercet_raft::{
-    Config, DropReason, EntryKind, EntryMeta, Envelope, Event, HardState, Incarnation, Index,
-    Input, LogPos, Message, Raft, Recovered, RoleKind, Rules, Term, Time, TransferError,
+    Config, DropReason, EntryKind, EntryMeta, Envelope, Event, FetchOutcome, HardState,
+    Incarnation, Index, Input, LogPos, Message, Output, Raft, Recovered, RoleKind, Rules, Term,
+    Time, TransferError,
 };
 
 use crate::support::{Net, node};
@@ -575,6 +576,33 @@ fn a_damaged_readmission_is_no_news() {
     for incarnation in [first, second] {
         assert!(!damaged.is_surely_superseded(node(3), incarnation), "{incarnation}");
     }
+    // Nor does it count for anything, for it may be one; but its copy of the entry is taken.
+    // Without that, a node for which this is so with all others would never be whole again.
+    let says = |message| Envelope {
+        from: node(3),
+        from_incarnation: second,
+        to: node(1),
+        to_incarnation: None,
+        term: Term(4),
+        message,
+    };
+    let entry = EntryMeta::new(Term(4), EntryKind::Readmit { node: node(3), incarnation: second });
+    let pos = LogPos::new(4, 2);
+    let mut raft = damaged;
+    for (message, is_taken) in [
+        (Message::Heartbeat { commit: Index(0), round: 1 }, false),
+        (Message::FetchReply { pos, outcome: FetchOutcome::Absent }, false),
+        (Message::FetchReply { pos, outcome: FetchOutcome::Whole(entry) }, true),
+    ] {
+        raft.step(Time(1), Input::Receive(says(message)));
+        let outputs: Vec<Output> = std::iter::from_fn(|| raft.poll_output()).collect();
+        let dropped = Event::Dropped { from: node(3), why: DropReason::OldSender };
+        assert_eq!(outputs.contains(&Output::Event(dropped)), !is_taken, "{outputs:?}");
+        assert_eq!(outputs.contains(&Output::Repair { pos }), is_taken, "{outputs:?}");
+    }
+    raft.step(Time(2), Input::Repaired { index: Index(2), kind: entry.kind });
+    raft.step(Time(2), Input::Receive(says(Message::Heartbeat { commit: Index(0), round: 1 })));
+    assert_eq!(raft.leader(), Some(node(3)), "and then it is heard");
     recovered.faulty.clear();
     recovered.readmits.insert(Index(2), (node(3), second));
     let whole = Raft::new(knows_of_twice(false), recovered, Time(0));
