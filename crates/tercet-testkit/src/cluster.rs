@@ -11,6 +11,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use tercet_client::{Client, v1};
 pub use tercet_lab::free_ports;
 use tokio::runtime::Runtime;
+use tokio::task::JoinHandle;
 
 use crate::checker::{self, History, Violation};
 use crate::told::Told;
@@ -180,6 +181,14 @@ impl Cluster {
     /// Runs a client's request to its end.
     pub fn run<T>(&self, future: impl Future<Output = T>) -> T {
         self.runtime.block_on(future)
+    }
+
+    /// Begins a client's requests, which go on beside what else is done.
+    pub fn spawn<T: Send + 'static>(
+        &self,
+        future: impl Future<Output = T> + Send + 'static,
+    ) -> JoinHandle<T> {
+        self.runtime.spawn(future)
     }
 
     /// A node's command, without its program.
