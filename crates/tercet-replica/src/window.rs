@@ -10,7 +10,7 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::collections::hash_map::{Entry, HashMap};
+use std::collections::btree_map::{BTreeMap, Entry};
 
 /// Where a request's records stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -32,18 +32,18 @@ pub(crate) struct WindowLimits {
 
 impl Default for WindowLimits {
     fn default() -> Self {
-        // A hash table of 2^18 places takes 229,376: so many fit, and as many as may be uncommitted.
-        Self { count_max: 200_000, age_max_ms: 24 * 60 * 60 * 1000 }
+        Self { count_max: 1 << 18, age_max_ms: 24 * 60 * 60 * 1000 }
     }
 }
 
-/// A request id, as it is kept: an integer of this size would be aligned, and take more.
+/// A request id, as it is kept: an integer of this size would be aligned, and take more. The highest
+/// byte stands first, so that ids that tell their time go in at one end of the map and out at the
+/// other.
 type Id = [u8; 16];
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    /// Never walked through: its order is nobody's business.
-    by_id: HashMap<Id, Seen>,
+    by_id: BTreeMap<Id, Seen>,
     /// In log order: (index, id, log time). The same ids as `by_id`.
     order: VecDeque<(u64, Id, u64)>,
     /// The log time of the newest request that was forgotten: ids made before it may be too old to
@@ -53,7 +53,7 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn find(&self, id: u128) -> Option<Seen> {
-        self.by_id.get(&id.to_ne_bytes()).copied()
+        self.by_id.get(&id.to_be_bytes()).copied()
     }
 
     pub(crate) const fn horizon_ms(&self) -> u64 {
@@ -73,7 +73,7 @@ impl Window {
         );
         // A log in which an id stands twice was written by another program: the first one counts,
         // as it did for the client.
-        let id = id.to_ne_bytes();
+        let id = id.to_be_bytes();
         if let Entry::Vacant(place) = self.by_id.entry(id) {
             place.insert(seen);
             self.order.push_back((seen.index, id, time_ms));
@@ -82,7 +82,7 @@ impl Window {
 
     /// An entry in mid-log, whose request was not known, is whole again.
     pub(crate) fn insert_between(&mut self, id: u128, time_ms: u64, seen: Seen) {
-        let id = id.to_ne_bytes();
+        let id = id.to_be_bytes();
         if let Entry::Vacant(place) = self.by_id.entry(id) {
             place.insert(seen);
             let at = self.order.partition_point(|(index, ..)| *index < seen.index);

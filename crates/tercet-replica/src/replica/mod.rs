@@ -13,7 +13,7 @@ mod submit;
 mod values;
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -422,7 +422,7 @@ impl<D: Disk> Replica<D> {
         let mut proposals = Vec::with_capacity(submits.len());
         // What the requests of this very batch will occupy, should all of them be accepted.
         let mut next_seq = running.tail.next_seq;
-        let mut in_batch = HashSet::with_capacity(submits.len());
+        let mut in_batch = BTreeSet::new();
         for submit in submits {
             let tag = submit.tag;
             // The same id twice in one batch: the second is a step of its own, after the first.
