@@ -8,11 +8,13 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::process::Signal;
+use serde_json::json;
 use tercet_client::{ApiError, Client};
 use tercet_testkit::Cluster;
 use tokio::task::JoinHandle;
 
-use crate::{cluster, print};
+use crate::cluster;
+use crate::output::{quantiles, say};
 
 /// The shortest election timeout of a node that is not told otherwise.
 const MIN: Duration = Duration::from_millis(150);
@@ -28,12 +30,12 @@ fn print_in_timeouts(what: &str, times: Vec<Duration>) {
     in_order.sort_unstable();
     let share = |time: Duration| time.as_secs_f64() / MIN.as_secs_f64();
     let (median, worst) = (in_order[(in_order.len() - 1) / 2], in_order[in_order.len() - 1]);
-    print(what, times);
-    println!(
-        "  in shortest election timeouts of {MIN:.0?}: median {:.2}, worst {:.2}",
-        share(median),
-        share(worst)
+    quantiles(what, times);
+    let (median, worst) = (share(median), share(worst));
+    let text = format!(
+        "  in shortest election timeouts of {MIN:.0?}: median {median:.2}, worst {worst:.2}"
     );
+    say(&text, &json!({ "what": what, "median_timeouts": median, "worst_timeouts": worst }));
 }
 
 /// A client of these nodes, the one that is asked first in front.
@@ -48,7 +50,7 @@ fn from(cluster: &Cluster, first: usize) -> Vec<usize> {
 }
 
 pub(crate) fn failover(program: &Path) -> anyhow::Result<()> {
-    let mut cluster = cluster(program)?;
+    let mut cluster = cluster(program, 3)?;
     cluster.start_all()?;
     let mut times = Vec::new();
     for _ in 0..50 {
@@ -140,7 +142,7 @@ impl Gaps {
 }
 
 pub(crate) fn handover(program: &Path) -> anyhow::Result<()> {
-    let mut cluster = cluster(program)?;
+    let mut cluster = cluster(program, 3)?;
     cluster.start_all()?;
     for (how, is_stop) in [("transfer", false), ("SIGTERM", true)] {
         let [mut at_leader, mut at_follower] = [Gaps::default(), Gaps::default()];
@@ -165,9 +167,9 @@ pub(crate) fn handover(program: &Path) -> anyhow::Result<()> {
             }
         }
         for (place, gaps) in [("at the leader", at_leader), ("at a follower", at_follower)] {
-            println!("longest time between two acknowledgements, a client that began {place}:");
-            print("  in 200 ms without anything", gaps.usual);
-            print(&format!("  around a {how}"), gaps.handing_over);
+            let what = format!("longest time between two acknowledgements, begun {place}");
+            quantiles(&format!("{what}, in 200 ms without anything"), gaps.usual);
+            quantiles(&format!("{what}, around a {how}"), gaps.handing_over);
         }
     }
     Ok(())

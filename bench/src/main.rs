@@ -4,28 +4,40 @@
 //! is printed beside what the disk itself does in the same run.
 #![allow(clippy::print_stdout, reason = "it prints figures")]
 
+mod catch_up;
 mod failover;
+mod grow;
+mod load;
+mod output;
+mod reads;
+mod tails;
 
 use std::fs::{self, File};
 use std::os::unix::fs::FileExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, ensure};
+use anyhow::Context as _;
 use bytes::Bytes;
 use clap::{Parser, ValueEnum};
+use serde_json::json;
 use tercet_client::{Client, SubmitOptions};
 use tercet_testkit::{Cluster, Options};
+
+use load::Settings;
+use output::{progress, quantiles, say};
 
 /// Measure a cluster of three real processes on this machine.
 #[derive(Parser)]
 struct Args {
     /// What to measure
-    #[arg(value_enum, default_values_t = Figure::ALL)]
+    #[arg(value_enum, default_values_t = Figure::USUAL)]
     figures: Vec<Figure>,
-    /// The program; by default the one beside this
+    /// Each figure as an object in one line
     #[arg(long)]
-    program: Option<PathBuf>,
+    json: bool,
+    #[command(flatten)]
+    settings: Settings,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
@@ -47,10 +59,23 @@ enum Figure {
     Million,
     /// The same with a million requests of one record each
     MillionRequests,
+    /// Submits beside 0, 10 and 100 readers that follow the log
+    Tails,
+    /// A log that is in no memory, read from its beginning to its end, beside the disk's own rate
+    ColdRead,
+    /// A node that was down is brought level, beside the disk's own rate and a steady load
+    CatchUp,
+    /// Linearizable reads at the leader, at followers, and at all nodes
+    FollowerReads,
+    /// Submits of values of 16 bytes to 1 MiB, and in clusters of 3, 5 and 7
+    Sweep,
+    /// Submits with a short log and with a long one
+    Growth,
 }
 
 impl Figure {
-    const ALL: [Self; 8] = [
+    /// What is measured if nothing is said: what takes no more than minutes.
+    const USUAL: [Self; 8] = [
         Self::Start,
         Self::Failover,
         Self::Handover,
@@ -70,14 +95,11 @@ impl std::fmt::Display for Figure {
 }
 
 fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
-    let program = match args.program {
-        Some(program) => program,
-        None => std::env::current_exe()?.with_file_name("tercet"),
-    };
-    ensure!(program.is_file(), "{} is not there: cargo build --release", program.display());
-    for figure in args.figures {
-        println!("\n== {figure}");
+    let Args { figures, json, settings } = Args::parse();
+    output::choose(json);
+    let program = settings.program()?;
+    for figure in figures {
+        say(&format!("\n== {figure}"), &json!({ "figure": figure.to_string() }));
         match figure {
             Figure::Start => start(&program)?,
             Figure::Failover => failover::failover(&program)?,
@@ -87,33 +109,41 @@ fn main() -> anyhow::Result<()> {
             Figure::RejoinGib => rejoin(&program, 16 << 10, 64 << 10)?,
             Figure::Million => million(&program, Filling::batches(256))?,
             Figure::MillionRequests => million(&program, Filling { workers: 256, batch: 1 })?,
+            Figure::Tails => tails::tails(&program, &settings)?,
+            Figure::ColdRead => reads::cold(&program, &settings)?,
+            Figure::CatchUp => catch_up::catch_up(&program, &settings)?,
+            Figure::FollowerReads => reads::at_nodes(&program, &settings)?,
+            Figure::Sweep => grow::sweep(&program, &settings)?,
+            Figure::Growth => grow::growth(&program, &settings)?,
         }
     }
     Ok(())
 }
 
-fn cluster(program: &Path) -> anyhow::Result<Cluster> {
-    Cluster::new(program, Options::three("cargo run --release -p tercet-bench"))
+fn cluster(program: &Path, nodes: usize) -> anyhow::Result<Cluster> {
+    let repeat = "cargo run --release -p tercet-bench".to_owned();
+    Cluster::new(program, Options { nodes, arguments: Vec::new(), repeat })
 }
 
-/// Prints the quantiles of some times.
-fn print(what: &str, mut times: Vec<Duration>) {
-    times.sort_unstable();
-    let at = |percent: usize| times[(times.len() - 1) * percent / 100];
-    println!(
-        "{what}: median {:.2?}, p90 {:.2?}, p99 {:.2?}, worst {:.2?} ({} times)",
-        at(50),
-        at(90),
-        at(99),
-        at(100),
-        times.len()
-    );
+/// Starts the nodes that do not run; says who leads.
+fn started(cluster: &mut Cluster) -> anyhow::Result<usize> {
+    cluster.start_all()?;
+    cluster.await_leader()
+}
+
+#[allow(clippy::cast_precision_loss, reason = "a figure is shown with a few digits")]
+fn mib(bytes: u64) -> f64 {
+    bytes as f64 / 1_048_576.0
+}
+
+fn per_second(amount: f64, time: Duration) -> f64 {
+    amount / time.as_secs_f64()
 }
 
 fn start(program: &Path) -> anyhow::Result<()> {
     let (mut first, mut again) = (Vec::new(), Vec::new());
     for _ in 0..10 {
-        let mut cluster = cluster(program)?;
+        let mut cluster = cluster(program, 3)?;
         for times in [&mut first, &mut again] {
             let begun = Instant::now();
             cluster.start_all()?;
@@ -122,17 +152,16 @@ fn start(program: &Path) -> anyhow::Result<()> {
             cluster.stop_all()?;
         }
     }
-    print("three processes started → a leader, first start", first);
-    print("three processes started → a leader, later starts", again);
+    quantiles("three processes started → a leader, first start", first);
+    quantiles("three processes started → a leader, later starts", again);
     Ok(())
 }
 
 /// What one client waits for, beside what the disk does: a write of a page and `fdatasync` on a file
 /// of zeros, in turns.
 fn latency(program: &Path) -> anyhow::Result<()> {
-    let mut cluster = cluster(program)?;
-    cluster.start_all()?;
-    let leader = cluster.await_leader()?;
+    let mut cluster = cluster(program, 3)?;
+    let leader = started(&mut cluster)?;
     let path = cluster.dir().join("bare");
     fs::write(&path, vec![0; 16 << 20])?;
     let file = File::options().write(true).open(&path)?;
@@ -158,9 +187,9 @@ fn latency(program: &Path) -> anyhow::Result<()> {
             times.push(begun.elapsed());
         }
     }
-    print("fdatasync alone", bare);
-    print("submit at the leader", direct);
-    print("submit at a follower", forwarded);
+    quantiles("fdatasync alone", bare);
+    quantiles("submit at the leader", direct);
+    quantiles("submit at a follower", forwarded);
     Ok(())
 }
 
@@ -185,11 +214,12 @@ fn fill(cluster: &Cluster, count: u64, bytes: usize, filling: Filling) -> anyhow
     let client = cluster.client().clone();
     let value = Bytes::from(vec![b'x'; bytes]);
     let Filling { workers, batch } = filling;
+    let bar = progress(count, "filling the log");
     let begun = Instant::now();
     cluster.run(async {
         let tasks: Vec<_> = (0..workers)
             .map(|worker| {
-                let (client, value) = (client.clone(), value.clone());
+                let (client, value, bar) = (client.clone(), value.clone(), bar.clone());
                 tokio::spawn(async move {
                     let mut left = count / workers + u64::from(worker < count % workers);
                     while left > 0 {
@@ -199,6 +229,7 @@ fn fill(cluster: &Cluster, count: u64, bytes: usize, filling: Filling) -> anyhow
                         let options = SubmitOptions { timeout, ..SubmitOptions::default() };
                         client.submit_with(records, options).await?;
                         left -= size;
+                        bar.inc(size);
                     }
                     Ok::<(), tercet_client::ApiError>(())
                 })
@@ -209,19 +240,20 @@ fn fill(cluster: &Cluster, count: u64, bytes: usize, filling: Filling) -> anyhow
         }
         anyhow::Ok(())
     })?;
-    let seconds = begun.elapsed().as_secs_f64();
-    let mib = u32::try_from((count * bytes as u64) >> 20).map_or(f64::NAN, f64::from);
-    println!(
-        "{count} records of {bytes} bytes written in {seconds:.1} s ({:.0} MiB/s)",
-        mib / seconds
+    let took = begun.elapsed();
+    bar.finish_and_clear();
+    let rate = per_second(mib(count * bytes as u64), took);
+    let text = format!("{count} records of {bytes} bytes written in {took:.1?} ({rate:.0} MiB/s)");
+    say(
+        &text,
+        &json!({ "what": "fill", "records": count, "bytes": bytes, "mib_per_second": rate }),
     );
     Ok(())
 }
 
 fn rejoin(program: &Path, count: u64, bytes: usize) -> anyhow::Result<()> {
-    let mut cluster = cluster(program)?;
-    cluster.start_all()?;
-    cluster.await_leader()?;
+    let mut cluster = cluster(program, 3)?;
+    started(&mut cluster)?;
     fill(&cluster, count, bytes, Filling::batches(bytes))?;
     let mut times = Vec::new();
     for id in 1..=3 {
@@ -237,7 +269,7 @@ fn rejoin(program: &Path, count: u64, bytes: usize) -> anyhow::Result<()> {
         })?;
         times.push(begun.elapsed());
     }
-    print("wiped node started → votes again", times);
+    quantiles("wiped node started → votes again", times);
     Ok(())
 }
 
@@ -251,14 +283,14 @@ fn resident(pid: u32) -> anyhow::Result<u32> {
 
 fn memory(cluster: &Cluster, when: &str) -> anyhow::Result<()> {
     let sizes = (1..=3).map(|id| resident(cluster.pid(id)?)).collect::<anyhow::Result<Vec<_>>>()?;
-    println!("memory of n1, n2, n3 {when}: {sizes:?} MiB");
+    let text = format!("memory of n1, n2, n3 {when}: {sizes:?} MiB");
+    say(&text, &json!({ "what": "memory", "when": when, "mib": sizes }));
     Ok(())
 }
 
 fn million(program: &Path, filling: Filling) -> anyhow::Result<()> {
-    let mut cluster = cluster(program)?;
-    cluster.start_all()?;
-    cluster.await_leader()?;
+    let mut cluster = cluster(program, 3)?;
+    started(&mut cluster)?;
     memory(&cluster, "idle")?;
     fill(&cluster, 1_000_000, 256, filling)?;
     cluster.await_healed()?;
@@ -274,7 +306,7 @@ fn million(program: &Path, filling: Filling) -> anyhow::Result<()> {
         times.push(begun.elapsed());
         cluster.await_healed()?;
     }
-    print("restart with a million records → serving", times);
+    quantiles("restart with a million records → serving", times);
     memory(&cluster, "after the restart")?;
     Ok(())
 }
