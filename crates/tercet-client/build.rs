@@ -7,6 +7,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("tercet.bin"), prost::Message::encode_to_vec(&descriptors))?;
     tonic_prost_build::configure()
         .bytes(".tercet.v1")
+        .extern_path(".tercet.v1.ReadResponse", "crate::v1::ReadResponse")
         .type_attribute(".tercet.v1.StatusResponse", "#[derive(serde::Serialize)]")
         .type_attribute(".tercet.v1.PeerStatus", "#[derive(serde::Serialize)]")
         .type_attribute(".tercet.v1.SubmitResponse", "#[derive(serde::Serialize)]")

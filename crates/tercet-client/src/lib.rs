@@ -11,6 +11,7 @@
 mod client;
 mod error;
 pub mod explain;
+mod read_response;
 mod status;
 
 pub use client::{Client, SubmitOptions, Submitted, new_request_id, request_id_at};
@@ -22,6 +23,8 @@ pub use status::{code_of, from_status, to_status};
 #[allow(clippy::all, clippy::allow_attributes_without_reason, reason = "generated")]
 pub mod v1 {
     tonic::include_proto!("tercet.v1");
+
+    pub use crate::read_response::ReadResponse;
 
     /// The schema as a serialized `FileDescriptorSet`, for server reflection.
     pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/tercet.bin"));

@@ -1,16 +1,18 @@
 //! The services `tercet.v1.Log` and `tercet.v1.Cluster`.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt as _;
 use tercet_client::{ApiError, Reason, explain, to_status, v1};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::Context;
+use super::feed::{Feed, Head};
 use super::intake::request_id;
 use crate::node::{NodeHandle, Page, Range, Record, Submit, Submitted};
 
@@ -20,8 +22,6 @@ const STREAM_WINDOW: usize = 1024;
 const READ_BYTES: u64 = 256 << 10;
 /// How many records go into one message of a read.
 const READ_RECORDS: u64 = 10_000;
-/// How long a follower of the log may be silent before it is looked whether the node still serves.
-const FOLLOW_CHECK: Duration = Duration::from_secs(30);
 
 type BoxStream<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -82,6 +82,11 @@ impl LogService {
     pub(super) fn new(context: Context) -> Self {
         Self { context }
     }
+
+    #[cfg(test)]
+    pub(super) const fn context(&self) -> &Context {
+        &self.context
+    }
 }
 
 #[tonic::async_trait]
@@ -90,7 +95,7 @@ impl v1::log_server::Log for LogService {
         &self,
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
-        let Context { node, intake } = &self.context;
+        let Context { node, intake, .. } = &self.context;
         let deadline = intake.deadline(timeout_of(&request));
         let submit = submit_of(request.into_inner(), deadline).map_err(status)?;
         let done = intake.submit(node, submit).await.map_err(status)?;
@@ -135,7 +140,7 @@ impl v1::log_server::Log for LogService {
         &self,
         request: Request<v1::ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
-        let Context { node, intake } = &self.context;
+        let Context { node, intake, .. } = &self.context;
         let deadline = intake.deadline(timeout_of(&request));
         let mut reading = Reading::new(request.into_inner());
         let page = if reading.request.consistency() == v1::Consistency::Linearizable {
@@ -156,6 +161,12 @@ impl v1::log_server::Log for LogService {
         if reading.is_done() {
             return Ok(Response::new(Box::pin(tokio_stream::iter(first.map(Ok)))));
         }
+        if reading.request.follow {
+            let feed = Arc::clone(&self.context.feed);
+            let following = Following { head: feed.join(), feed, node: node.clone(), reading };
+            let first = tokio_stream::iter(first.map(Ok));
+            return Ok(Response::new(Box::pin(first.chain(following.stream()))));
+        }
         let (to_client, from_here) = mpsc::channel(4);
         tokio::spawn(reading.send(node.clone(), first, to_client));
         Ok(Response::new(Box::pin(ReceiverStream::new(from_here))))
@@ -165,7 +176,7 @@ impl v1::log_server::Log for LogService {
         &self,
         request: Request<v1::TailRequest>,
     ) -> Result<Response<v1::TailResponse>, Status> {
-        let Context { node, intake } = &self.context;
+        let Context { node, intake, .. } = &self.context;
         let deadline = intake.deadline(timeout_of(&request));
         if request.into_inner().consistency() == v1::Consistency::Linearizable {
             node.read_barrier(deadline).await.map_err(status)?;
@@ -177,6 +188,12 @@ impl v1::log_server::Log for LogService {
             term: progress.term,
         }))
     }
+}
+
+/// What goes into one message from this record on.
+pub(super) fn page_range(from_seq: u64, limit: u64, bytes_max: u64) -> Range {
+    let bytes_max = if bytes_max == 0 { READ_BYTES } else { bytes_max.min(READ_BYTES) };
+    Range { from_seq, limit: limit.min(READ_RECORDS), bytes_max }
 }
 
 /// A read on its way: until the limit, the end of the log, or, when following, the end of the
@@ -196,11 +213,14 @@ impl Reading {
     }
 
     fn range(&self) -> Range {
-        let asked = self.request.max_bytes;
-        let bytes_max = if asked == 0 { READ_BYTES } else { asked.min(READ_BYTES) };
         let is_bounded = !self.request.follow && self.end != u64::MAX;
         let there = if is_bounded { self.end.saturating_sub(self.from) } else { u64::MAX };
-        Range { from_seq: self.from, limit: self.left.min(there).min(READ_RECORDS), bytes_max }
+        page_range(self.from, self.left.min(there), self.request.max_bytes)
+    }
+
+    /// Whether the client wants no other pages than most do.
+    const fn is_usual(&self) -> bool {
+        self.request.limit == 0 && self.request.max_bytes == 0
     }
 
     /// The answer with these records; a follower is told nothing of none.
@@ -214,49 +234,80 @@ impl Reading {
         }
         let record = |Record { seq, value }| v1::Record { seq, value };
         let records = records.into_iter().map(record).collect();
-        (got > 0 || !self.request.follow).then_some(v1::ReadResponse { records, next_seq })
+        (got > 0 || !self.request.follow).then_some(v1::ReadResponse::new(records, next_seq))
     }
 
     const fn is_done(&self) -> bool {
         self.left == 0 || (!self.request.follow && self.from >= self.end)
     }
 
+    /// The rest of a read that ends with the log.
     async fn send(
         mut self,
         node: NodeHandle,
         first: Option<v1::ReadResponse>,
         to_client: mpsc::Sender<Result<v1::ReadResponse, Status>>,
     ) {
-        let mut progress = node.progress();
-        let mut answer = first;
-        loop {
-            if let Some(answer) = answer
-                && to_client.send(Ok(answer)).await.is_err()
-            {
+        let mut answer = first.map(Ok);
+        while let Some(next) = answer {
+            let is_last = next.is_err() || self.is_done();
+            if to_client.send(next).await.is_err() || is_last {
                 return;
-            }
-            if self.is_done() || progress.borrow().stopping {
-                return;
-            }
-            while self.request.follow && progress.borrow_and_update().next_seq <= self.from {
-                tokio::select! {
-                    changed = progress.changed() => {
-                        if changed.is_err() || progress.borrow().stopping {
-                            return;
-                        }
-                    }
-                    () = to_client.closed() => return,
-                    () = tokio::time::sleep(FOLLOW_CHECK) => {}
-                }
             }
             answer = match node.read_local(self.range()).await {
-                Ok(Page { records, next_seq }) => self.take(records, next_seq),
-                Err(error) => {
-                    let _ = to_client.send(Err(status(error))).await;
-                    return;
-                }
+                Ok(Page { records, next_seq }) => self.take(records, next_seq).map(Ok),
+                Err(error) => Some(Err(status(error))),
             };
         }
+    }
+}
+
+/// A client that follows the log.
+struct Following {
+    feed: Arc<Feed>,
+    head: watch::Receiver<Head>,
+    node: NodeHandle,
+    reading: Reading,
+}
+
+impl Following {
+    /// One message after the other, each made when the one before is on its way: who does not read
+    /// costs no memory, and holds up nobody.
+    fn stream(self) -> impl Stream<Item = Result<v1::ReadResponse, Status>> + Send {
+        futures_util::stream::unfold(Some(self), |following| async {
+            let mut following = following?;
+            match following.next().await? {
+                Ok(answer) => Some((Ok(answer), Some(following))),
+                Err(error) => Some((Err(status(error)), None)),
+            }
+        })
+    }
+
+    async fn next(&mut self) -> Option<Result<v1::ReadResponse, ApiError>> {
+        while !self.reading.is_done() {
+            let head = *self.head.borrow_and_update();
+            if head.stopping {
+                return None;
+            }
+            if self.reading.is_usual()
+                && let Some((message, next_seq)) = self.feed.page(self.reading.from)
+            {
+                self.reading.from = next_seq;
+                return Some(Ok(v1::ReadResponse::from_encoded(message)));
+            }
+            if self.reading.from < head.next_seq {
+                match self.node.read_local(self.reading.range()).await {
+                    Ok(Page { records, next_seq }) => {
+                        if let Some(answer) = self.reading.take(records, next_seq) {
+                            return Some(Ok(answer));
+                        }
+                    }
+                    Err(error) => return Some(Err(error)),
+                }
+            }
+            self.head.changed().await.ok()?;
+        }
+        None
     }
 }
 

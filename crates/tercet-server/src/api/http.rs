@@ -183,7 +183,7 @@ async fn submit(
     body: Body,
 ) -> Result<Response, Problem> {
     known(&params, &["lines", "wait", "timeout"])?;
-    let Context { node, intake } = &context;
+    let Context { node, intake, .. } = &context;
     let text = |name: &str| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
     let body = whole_body(&context, &headers, body).await?;
     let kind = text("content-type").unwrap_or("text/plain");

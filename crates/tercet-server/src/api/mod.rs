@@ -3,6 +3,7 @@
 //! Requests are checked here against their limits before they take memory; what they ask for is
 //! done by [`NodeHandle`](crate::NodeHandle).
 
+mod feed;
 mod grpc;
 mod http;
 mod intake;
@@ -26,6 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use crate::config::Limits;
 use crate::metrics::Metrics;
 use crate::node::NodeHandle;
+use feed::Feed;
 use intake::Intake;
 pub use intake::request_id_of_key;
 
@@ -41,6 +43,14 @@ const DRAIN: Duration = Duration::from_secs(3);
 pub(crate) struct Context {
     pub(crate) node: NodeHandle,
     pub(crate) intake: Arc<Intake>,
+    feed: Arc<Feed>,
+}
+
+impl Context {
+    fn new(node: NodeHandle, limits: Limits, metrics: Arc<Metrics>, grpc_runtime: &Handle) -> Self {
+        let feed = Feed::start(node.clone(), grpc_runtime);
+        Self { node, intake: Arc::new(Intake::new(limits, metrics)), feed }
+    }
 }
 
 /// Serves clients until `shutdown`, then answers what is under way. Connections of gRPC are served
@@ -52,8 +62,8 @@ pub(crate) async fn serve(
     grpc_runtime: Handle,
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), std::io::Error> {
-    let context =
-        Context { intake: Arc::new(Intake::new(limits, Arc::clone(node.metrics()))), node };
+    let metrics = Arc::clone(node.metrics());
+    let context = Context::new(node, limits, metrics, &grpc_runtime);
     let router = router(&context)?;
     let places = Arc::new(Semaphore::new(limits.connections_max));
     let graceful = GracefulShutdown::new();
@@ -198,5 +208,5 @@ pub(crate) fn for_fuzzing(
     limits: Limits,
     metrics: Arc<Metrics>,
 ) -> Result<axum::Router, std::io::Error> {
-    router(&Context { intake: Arc::new(Intake::new(limits, metrics)), node })
+    router(&Context::new(node, limits, metrics, &Handle::current()))
 }
