@@ -15,7 +15,7 @@ use tokio::task::{JoinHandle, JoinSet};
 
 use crate::load::Settings;
 use crate::output::{Runs, Table, note, ratio};
-use crate::{Filling, cluster, fill, mib, per_second, started};
+use crate::{Filling, cluster, fill, mib, per_second, started, write_back};
 
 const MIB: u64 = 1 << 20;
 /// The values that a node has to catch up with.
@@ -120,8 +120,7 @@ pub(crate) fn catch_up(program: &Path, settings: &Settings) -> anyhow::Result<()
         note(&format!("run {run} of {}: n{behind} is down", settings.runs));
         let count = settings.mib * MIB / VALUE as u64;
         fill(&cluster, count, VALUE, Filling::batches(VALUE))?;
-        disk.add(write_rate(cluster.dir(), settings.mib, u64::MAX)?);
-        disk_in_pieces.add(write_rate(cluster.dir(), settings.mib, 1)?);
+        write_back(&cluster)?;
         let wanted = applied(&cluster, leader).expect("the leader runs");
 
         let foreground = Foreground::start(&cluster, leader)?;
@@ -149,6 +148,9 @@ pub(crate) fn catch_up(program: &Path, settings: &Settings) -> anyhow::Result<()
         // Let the first go by: the connection is made then.
         before.add(p99(&seen, since + Duration::from_millis(500), starts));
         during.add(p99(&seen, starts, level));
+        write_back(&cluster)?;
+        disk.add(write_rate(cluster.dir(), settings.mib, u64::MAX)?);
+        disk_in_pieces.add(write_rate(cluster.dir(), settings.mib, 1)?);
     }
     let mut table = Table::new(
         "a node that was down is brought level, beside 500 submits in a second",

@@ -5,7 +5,7 @@ use std::path::Path;
 
 use crate::load::{Load, Sample, Settings};
 use crate::output::{Runs, Table, note, ratio};
-use crate::{Filling, cluster, fill, resident, started};
+use crate::{Filling, cluster, fill, resident, started, write_back};
 
 /// The most bytes of values that a load has under way.
 const UNDER_WAY: usize = 16 << 20;
@@ -111,6 +111,7 @@ pub(crate) fn growth(program: &Path, settings: &Settings) -> anyhow::Result<()> 
     started(&mut long)?;
     fill(&long, settings.records, VALUE, Filling::batches(VALUE))?;
     long.await_healed()?;
+    write_back(&long)?;
     let loads = [Load::UNARY, Load::STREAMS];
     let mut seen: [[(Seen, Runs); 2]; 2] = Default::default();
     for run in 1..=settings.runs {

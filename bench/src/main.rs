@@ -131,6 +131,13 @@ fn started(cluster: &mut Cluster) -> anyhow::Result<usize> {
     cluster.await_leader()
 }
 
+/// Everything that was written until now goes to the disk, so that what comes next does not wait for
+/// it: a node's `values.log` is not synced with each batch.
+fn write_back(cluster: &Cluster) -> anyhow::Result<()> {
+    output::note("what was written goes to the disk");
+    Ok(rustix::fs::syncfs(File::open(cluster.dir())?)?)
+}
+
 #[allow(clippy::cast_precision_loss, reason = "a figure is shown with a few digits")]
 fn mib(bytes: u64) -> f64 {
     bytes as f64 / 1_048_576.0

@@ -15,7 +15,7 @@ use tonic::transport::Endpoint;
 
 use crate::load::{Load, Settings};
 use crate::output::{Runs, Table, note, ratio};
-use crate::{Filling, cluster, fill, mib, per_second, started};
+use crate::{Filling, cluster, fill, mib, per_second, started, write_back};
 
 const MIB: u64 = 1 << 20;
 
@@ -103,6 +103,7 @@ pub(crate) fn cold(program: &Path, settings: &Settings) -> anyhow::Result<()> {
         started(&mut cluster)?;
         fill(&cluster, settings.mib * MIB / bytes as u64, bytes, Filling::batches(bytes))?;
         cluster.await_healed()?;
+        write_back(&cluster)?;
         let mut seen: [(Runs, Runs, Runs); 3] = Default::default();
         for run in 1..=settings.runs {
             for (id, (disk, node, physical)) in (1..).zip(&mut seen) {
