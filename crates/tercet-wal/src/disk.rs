@@ -11,8 +11,8 @@ use std::num::NonZeroU64;
 use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::mpsc;
-use std::sync::{Arc, Mutex};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use tercet_seeded::{Bug, has};
 
@@ -140,7 +140,15 @@ pub struct FileDisk {
     dir: PathBuf,
     /// Holds the lock.
     _lock: File,
-    prepared: BTreeMap<String, mpsc::Receiver<io::Result<File>>>,
+    prepared: BTreeMap<String, Prepared>,
+}
+
+/// A file that is made in the background.
+#[derive(Debug)]
+struct Prepared {
+    /// Somebody waits for it.
+    is_wanted: Arc<AtomicBool>,
+    done: mpsc::Receiver<io::Result<File>>,
 }
 
 /// How many zeros are given to the disk at a time: the syncs of the log that is in use wait behind
@@ -153,8 +161,8 @@ impl Drop for FileDisk {
     /// Waits for what is prepared in the background: it must not touch a directory that is not
     /// locked any more.
     fn drop(&mut self) {
-        for receiver in self.prepared.values() {
-            let _ = receiver.recv();
+        for prepared in self.prepared.values() {
+            let _ = prepared.done.recv();
         }
     }
 }
@@ -221,11 +229,17 @@ fn sync_path(path: &Path) -> io::Result<()> {
     File::open(path)?.sync_all()
 }
 
-fn make_zeroed(path: &Path, bytes: u64) -> io::Result<File> {
+/// Makes a file of zeros that are written, so that the syncs of what replaces them write no more
+/// than that. Once somebody waits for the file the rest is only reserved: the log grows faster than
+/// zeros are written, in large batches, and the zeros would cost as much of the disk as the batches.
+fn make_zeroed(path: &Path, bytes: u64, is_wanted: &AtomicBool) -> io::Result<File> {
     let make = || {
         let file = options(true).truncate(true).open(path)?;
         let mut at = 0;
         while at < bytes {
+            if is_wanted.load(Ordering::Relaxed) && reserve(&file, at, bytes - at) {
+                break;
+            }
             let n = usize::try_from((bytes - at).min(ZEROS.len() as u64)).expect("at most 256 KiB");
             FileExt::write_all_at(&file, &ZEROS[..n], at)?;
             at += n as u64;
@@ -243,6 +257,11 @@ fn make_zeroed(path: &Path, bytes: u64) -> io::Result<File> {
         // A part of a file would only take the space that is missing.
         let _ = fs::remove_file(path);
     })
+}
+
+/// Takes space that reads as zeros; `false` where the file system cannot, or has too little.
+fn reserve(file: &File, offset: u64, bytes: u64) -> bool {
+    rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), offset, bytes).is_ok()
 }
 
 impl Disk for FileDisk {
@@ -270,27 +289,32 @@ impl Disk for FileDisk {
         if self.prepared.contains_key(name) || self.make_folder(name).is_err() {
             return;
         }
-        let (done, receiver) = mpsc::channel();
+        let (made, done) = mpsc::channel();
         let path = self.dir.join(name);
+        let is_wanted = Arc::new(AtomicBool::new(false));
+        let hurries = Arc::clone(&is_wanted);
         let spawned =
             std::thread::Builder::new().name("tercet-prepare".to_owned()).spawn(move || {
-                let _ = done.send(make_zeroed(&path, bytes));
+                let _ = made.send(make_zeroed(&path, bytes, &hurries));
             });
         if spawned.is_ok() {
-            self.prepared.insert(name.to_owned(), receiver);
+            self.prepared.insert(name.to_owned(), Prepared { is_wanted, done });
         }
     }
 
     fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<File> {
-        if let Some(receiver) = self.prepared.remove(name)
-            && let Ok(Ok(file)) = receiver.recv()
+        let made = self.prepared.remove(name).and_then(|prepared| {
+            prepared.is_wanted.store(true, Ordering::Relaxed);
+            prepared.done.recv().ok()
+        });
+        if let Some(Ok(file)) = made
             && file.metadata()?.len() == bytes
             && Disk::same_file(self, &file, name)?
         {
             return Ok(file);
         }
         self.make_folder(name)?;
-        make_zeroed(&self.dir.join(name), bytes)
+        make_zeroed(&self.dir.join(name), bytes, &AtomicBool::new(false))
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
