@@ -16,6 +16,8 @@ use crate::bytes_of::{Input, mend_entries, noise, put, put_checksum, u32_at};
 /// Where the first frame of a segment stands, and the seal (docs/wal-format.md).
 pub(crate) const FRAMES: usize = 4096;
 pub(crate) const SEAL: usize = 512;
+/// Where its summary stands.
+pub(crate) const SUMMARY: usize = 1024;
 const FRAME_HEADER: usize = 64;
 /// The length of an identifier.
 pub(crate) const ID: usize = 48;
@@ -276,8 +278,18 @@ pub(crate) fn replace(disk: &mut MemDisk, name: &str, bytes: &[u8]) {
 pub(crate) struct Mends {
     pub(crate) header: bool,
     pub(crate) seal: bool,
+    pub(crate) summary: bool,
     pub(crate) frames: bool,
     pub(crate) identifiers: bool,
+}
+
+/// Where a segment's summary ends, by the counts in it.
+pub(crate) fn summary_end(bytes: &[u8]) -> Option<usize> {
+    let (count, step) = u32_at(bytes, SUMMARY + 40).zip(u32_at(bytes, SUMMARY + 44))?;
+    let lists = u32_at(bytes, SUMMARY + 56)?;
+    let (runs, marks) = (lists as usize & 0xffff, lists as usize >> 16);
+    let end = SUMMARY + 64 + 16 * runs + 9 * marks + 8 * count.div_ceil(step.max(1)) as usize;
+    (end <= FRAMES && bytes.len() >= FRAMES).then_some(end)
 }
 
 /// Puts checksums of a segment right, as far as what they cover can be found.
@@ -291,6 +303,11 @@ pub(crate) fn mend_segment(bytes: &mut [u8], mends: Mends) {
     }
     if mends.seal && u32_at(bytes, SEAL + 4) == Some(u32::from_le_bytes(*b"SEAL")) {
         put_checksum(bytes, SEAL, SEAL + 4, SEAL + 32);
+    }
+    if mends.summary
+        && let Some(end) = summary_end(bytes)
+    {
+        put_checksum(bytes, SUMMARY, SUMMARY + 4, end);
     }
     let mut at = FRAMES;
     while mends.frames && u32_at(bytes, at) == Some(u32::from_le_bytes(*b"TFRM")) {

@@ -9,7 +9,7 @@ use tercet_raft::{Incarnation, LogPos};
 use tercet_wal::{Disk, HardState, Wal, WalError, WalOptions};
 
 use crate::identity::{Generation, Identity, IdentityError, IdentityState, Recovery};
-use crate::values::{Check, FILE, ValuesFile};
+use crate::values::{FILE, ValuesFile};
 
 /// How many bytes of entries are read at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -75,11 +75,10 @@ pub fn survey<D: Disk>(disk: &mut D, options: WalOptions) -> Result<Survey, Reco
         }
     }
     let (wal, recovered) = Wal::open(disk, options).map_err(RecoverError::Log)?;
-    let values = match disk.open(FILE)? {
+    let mut values = match disk.open(FILE)? {
         Some(_) => Some(ValuesFile::open(disk)?),
         None => None,
     };
-    let mut check = values.map(Check::new).transpose()?;
     let term = recovered.runs.last().map_or(0, |(term, _)| *term);
     let (mut last_seq, mut committed_seq) = (0, 0);
     let mut next = wal.first_index();
@@ -90,10 +89,11 @@ pub fn survey<D: Disk>(disk: &mut D, options: WalOptions) -> Result<Survey, Reco
             if entry.header.record_count > 0 {
                 last_seq = entry.header.first_seq + u64::from(entry.header.record_count) - 1;
             }
-            if let Some(check) = &mut check {
-                check.entry(&entry)?;
-                if check.confirmed() == entry.header.index {
+            if let Some(known) = &mut values {
+                if known.confirm(&entry)? {
                     committed_seq = last_seq;
+                } else {
+                    values = None;
                 }
             }
         }

@@ -3,7 +3,8 @@
 //!
 //! It is not the truth, the write-ahead log is: nothing here is synced, and whatever happens to the
 //! file, it is made again. So that a long one costs no pause, it is written in slices: the file's
-//! own pointer (`written`) follows the applied index at its own pace.
+//! own pointer (`written`) follows the applied index at its own pace. At a start it begins again at
+//! the first entry, and what stands in the file from an earlier life is compared, not written.
 //!
 //! Escapes, so that one record is one line and any bytes come back: printable UTF-8 stands as it
 //! is; a backslash is `\\`, a newline `\n`, a carriage return `\r`, a tab `\t`, and each byte of
@@ -93,40 +94,132 @@ pub(crate) fn render(entry: &Entry, out: &mut Vec<u8>) -> Result<(), RecordsErro
     Ok(())
 }
 
+/// Why an entry's lines are not in the file.
+#[derive(Debug)]
+pub(crate) enum AppendError {
+    /// The entry cannot be rendered.
+    Records(RecordsError),
+    /// The file cannot be read or cut.
+    File(io::Error),
+}
+
 /// The open file and how much of the log is in it.
 #[derive(Debug)]
 pub(crate) struct ValuesFile<F> {
     file: F,
-    /// The length that the file must have.
+    /// The length that the file must have, but for what was found behind it.
     bytes: u64,
     /// The last index whose records are in the file.
     written: u64,
     /// Lines to write at `bytes`.
     buffer: Vec<u8>,
+    /// The length that the file had when it was opened: what stands between `bytes` and this is
+    /// not compared with the log yet. Nothing is, if it is not above `bytes`.
+    found: u64,
+    /// A piece of the file that is being compared, and where it stands.
+    read: Vec<u8>,
+    read_at: u64,
+    /// How many bytes of what was found were not those of the log, and are gone.
+    cut: u64,
     /// Whether somebody cut the file: what was written since gave it its length back, behind a hole.
     was_cut: bool,
 }
 
+/// How much of the file is read at a time.
+const CHECK_BYTES: usize = 1 << 20;
+
 impl<F: DiskFile> ValuesFile<F> {
-    /// Opens the file, or makes it. What is in it counts only as far as [`Check`] confirms it.
+    /// Opens the file, or makes it. What is in it counts only as far as the log confirms it.
     pub(crate) fn open<D: Disk<File = F>>(disk: &mut D) -> io::Result<Self> {
         let file = match disk.open(FILE)? {
             Some(file) => file,
             None => disk.create(FILE)?,
         };
-        Ok(Self { file, bytes: 0, written: 0, buffer: Vec::new(), was_cut: false })
+        let found = file.len()?;
+        Ok(Self {
+            file,
+            bytes: 0,
+            written: 0,
+            buffer: Vec::new(),
+            found,
+            read: Vec::new(),
+            read_at: 0,
+            cut: 0,
+            was_cut: false,
+        })
     }
 
     pub(crate) const fn written(&self) -> u64 {
         self.written
     }
 
-    /// Adds the next entry's lines; they reach the file with [`Self::flush`].
-    pub(crate) fn append(&mut self, entry: &Entry) -> Result<(), RecordsError> {
+    /// Whether something stands in the file that is not compared with the log yet.
+    pub(crate) const fn is_unconfirmed(&self) -> bool {
+        self.bytes < self.found
+    }
+
+    /// Adds the next entry's lines; they reach the file with [`Self::flush`]. As long as something
+    /// is found there, it is compared with them, and cut where it differs.
+    pub(crate) fn append(&mut self, entry: &Entry) -> Result<(), AppendError> {
         assert_eq!(entry.header.index, self.written + 1, "values are written in the log's order");
-        render(entry, &mut self.buffer)?;
+        if self.is_unconfirmed() {
+            if self.confirm(entry).map_err(AppendError::File)? {
+                return Ok(());
+            }
+            self.cut_unconfirmed().map_err(AppendError::File)?;
+        }
+        render(entry, &mut self.buffer).map_err(AppendError::Records)?;
         self.written = entry.header.index;
         Ok(())
+    }
+
+    /// Whether the next entry's lines are what was found: they count then.
+    pub(crate) fn confirm(&mut self, entry: &Entry) -> io::Result<bool> {
+        let mut lines = Vec::new();
+        if render(entry, &mut lines).is_err() || !self.has_at_end(&lines)? {
+            return Ok(false);
+        }
+        self.bytes += lines.len() as u64;
+        self.written = entry.header.index;
+        Ok(true)
+    }
+
+    fn has_at_end(&mut self, lines: &[u8]) -> io::Result<bool> {
+        let (start, end) = (self.bytes, self.bytes + lines.len() as u64);
+        if end > self.found {
+            return Ok(false);
+        }
+        if start < self.read_at || end > self.read_at + self.read.len() as u64 {
+            let left = usize::try_from(self.found - start).unwrap_or(usize::MAX);
+            self.read.resize(lines.len().max(CHECK_BYTES.min(left)), 0);
+            self.read_at = start;
+            let mut filled = 0;
+            while filled < lines.len() {
+                match self.file.read_at(&mut self.read[filled..], start + filled as u64)? {
+                    0 => break,
+                    n => filled += n,
+                }
+            }
+            self.read.truncate(filled);
+        }
+        let from = usize::try_from(start - self.read_at).expect("inside the buffer");
+        Ok(self.read[from..].starts_with(lines))
+    }
+
+    /// What was found behind the confirmed lines is not the log's.
+    pub(crate) fn cut_unconfirmed(&mut self) -> io::Result<()> {
+        if self.is_unconfirmed() {
+            self.file.set_len(self.bytes)?;
+            self.cut = self.found - self.bytes;
+            self.found = self.bytes;
+        }
+        self.read = Vec::new();
+        Ok(())
+    }
+
+    /// How many bytes of what was found are gone since this was asked last.
+    pub(crate) const fn take_cut(&mut self) -> u64 {
+        std::mem::replace(&mut self.cut, 0)
     }
 
     pub(crate) fn flush(&mut self) -> io::Result<()> {
@@ -146,106 +239,8 @@ impl<F: DiskFile> ValuesFile<F> {
 
     /// Whether the file on disk is still the one that this node writes, with the length it wrote.
     pub(crate) fn is_intact<D: Disk<File = F>>(&self, disk: &D) -> io::Result<bool> {
-        let is_whole = !self.was_cut && self.file.len()? == self.bytes;
+        let is_whole = !self.was_cut && self.file.len()? == self.bytes.max(self.found);
         Ok(is_whole && disk.same_file(&self.file, FILE)?)
-    }
-}
-
-/// The comparison of the file with the log when a node starts.
-#[derive(Debug)]
-pub(crate) struct Check<F> {
-    values: ValuesFile<F>,
-    file_bytes: u64,
-    read: Vec<u8>,
-    read_at: u64,
-    line: Vec<u8>,
-    differs: bool,
-}
-
-/// How much of the file is read at a time.
-const CHECK_BYTES: usize = 1 << 20;
-
-impl<F: DiskFile> Check<F> {
-    pub(crate) fn new(values: ValuesFile<F>) -> io::Result<Self> {
-        let file_bytes = values.file.len()?;
-        Ok(Self {
-            values,
-            file_bytes,
-            read: Vec::new(),
-            read_at: 0,
-            line: Vec::new(),
-            differs: false,
-        })
-    }
-
-    /// Compares the next entry's lines, unless an earlier one differed already.
-    pub(crate) fn entry(&mut self, entry: &Entry) -> io::Result<()> {
-        if self.differs {
-            return Ok(());
-        }
-        self.line.clear();
-        if render(entry, &mut self.line).is_err() {
-            self.differs = true;
-            return Ok(());
-        }
-        let end = self.values.bytes + self.line.len() as u64;
-        if end > self.file_bytes {
-            self.differs = true;
-            return Ok(());
-        }
-        if !self.line.is_empty() && !self.matches_at(self.values.bytes)? {
-            self.differs = true;
-            return Ok(());
-        }
-        self.values.bytes = end;
-        self.values.written = entry.header.index;
-        Ok(())
-    }
-
-    fn matches_at(&mut self, offset: u64) -> io::Result<bool> {
-        let end = offset + self.line.len() as u64;
-        let has = self.read_at + self.read.len() as u64;
-        if offset < self.read_at || end > has {
-            let left =
-                usize::try_from(self.file_bytes.saturating_sub(offset)).unwrap_or(CHECK_BYTES);
-            let want = self.line.len().max(CHECK_BYTES.min(left));
-            self.read.resize(want, 0);
-            let mut filled = 0;
-            while filled < self.line.len() {
-                let n =
-                    self.values.file.read_at(&mut self.read[filled..], offset + filled as u64)?;
-                if n == 0 {
-                    break;
-                }
-                filled += n;
-            }
-            self.read.truncate(filled);
-            self.read_at = offset;
-            if filled < self.line.len() {
-                return Ok(false);
-            }
-        }
-        let start = usize::try_from(offset - self.read_at).expect("inside the buffer");
-        Ok(self.read[start..start + self.line.len()] == self.line[..])
-    }
-
-    /// The last entry whose lines are in the file.
-    pub(crate) const fn confirmed(&self) -> u64 {
-        self.values.written
-    }
-
-    /// The next entry cannot be read: nothing from here on can be compared.
-    pub(crate) fn stop(&mut self) {
-        self.differs = true;
-    }
-
-    /// Cuts what the log does not confirm. Says how many bytes that were.
-    pub(crate) fn finish(self) -> io::Result<(ValuesFile<F>, u64)> {
-        let cut = self.file_bytes - self.values.bytes;
-        if cut > 0 {
-            self.values.file.set_len(self.values.bytes)?;
-        }
-        Ok((self.values, cut))
     }
 }
 

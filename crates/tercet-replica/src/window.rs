@@ -101,6 +101,11 @@ impl Window {
         }
     }
 
+    /// Requests of this log time and before were forgotten in an earlier life.
+    pub(crate) fn forget_before(&mut self, time_ms: u64) {
+        self.horizon_ms = self.horizon_ms.max(time_ms);
+    }
+
     /// Forgets what the limits no longer keep. Only entries up to `applied` go: those behind it
     /// may yet be cut, and what they pushed out would be missing then.
     pub(crate) fn forget(&mut self, applied: u64, limits: WindowLimits) {
@@ -151,6 +156,15 @@ mod tests {
         assert_eq!(window.horizon_ms(), 3);
         window.forget(6, limits);
         assert_eq!((window.find(4), window.find(5)), (None, Some(seen(5))));
+    }
+
+    #[test]
+    fn what_an_earlier_life_forgot_stays_forgotten() {
+        let mut window = Window::default();
+        window.forget_before(70);
+        window.forget_before(60);
+        window.insert(1, 80, seen(9));
+        assert_eq!((window.find(1), window.horizon_ms()), (Some(seen(9)), 70));
     }
 
     #[test]

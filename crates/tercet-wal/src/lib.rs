@@ -17,6 +17,7 @@ mod disk;
 mod entry;
 mod format;
 pub mod inspect;
+mod places;
 mod recover;
 mod wal;
 

@@ -10,6 +10,8 @@
 //!    Entries without their bytes are *faulty*: they have their place in the log, and their bytes
 //!    have to come from a peer.
 //! 4. Anything else is damage that cannot be repaired, and nothing is ever cut for it.
+//!
+//! A sealed segment with a summary is not read: that it is damaged is found by whoever reads it.
 
 use std::ops::Range;
 
@@ -22,9 +24,10 @@ use crate::format::{
     EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HeaderError, ID_BYTES, Identifier,
     SEAL_BYTES, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
 };
+use crate::places::{Contents, Place, Points, SUMMARY_OFFSET, Summary, cut_lists};
 use crate::wal::{
-    FOLDER, Place, Recovered, Segment, TornTail, Wal, WalError, io_error, read_full, segment_name,
-    write_over,
+    FOLDER, Recovered, Segment, TornTail, Wal, WalError, io_error, read_full, segment_name,
+    to_usize, write_over,
 };
 
 /// A frame, as it was found.
@@ -327,12 +330,15 @@ fn last_nonzero(bytes: &[u8]) -> Option<usize> {
 
 /// Something that is written when all of the log is understood, not before: a log that is damaged
 /// elsewhere is left as it was found.
-struct Mend {
+pub(crate) struct Mend {
     /// The position of the segment in the list of segments.
     segment: usize,
     offset: u64,
     bytes: Vec<u8>,
 }
+
+/// Bytes of a segment that are to be written again, with their offsets.
+pub(crate) type Rewrites = Vec<(u64, Vec<u8>)>;
 
 /// Whether a segment without a header, in which no frame is, may be one that was prepared and never
 /// used, or whose header a crash cut short: the segment before it was not sealed yet. The first
@@ -364,6 +370,8 @@ pub(crate) fn open<D: Disk>(
     let mut mends: Vec<Mend> = Vec::new();
     // What stands in the place of the last segment's seal.
     let mut seal = [0; SEAL_BYTES];
+    // The header's block of the last segment, if it was read whole.
+    let mut scanned: Option<Vec<u8>> = None;
     let mut unreadable_in_last = Vec::new();
     let mut bytes = Vec::new();
     for (position, number) in numbers.iter().enumerate() {
@@ -378,6 +386,16 @@ pub(crate) fn open<D: Disk>(
         // failed to be written and look clean in memory; behind it there may be a prepared one.
         if position + 2 >= numbers.len() {
             file.forget_cache(0..u64::MAX);
+        }
+        if unused.is_empty()
+            && let Some((header, summary)) = summary_of(&wal, &recovered, *number, &file)
+        {
+            // The log goes on here: what stood behind the last frame of the segment before was none.
+            recovered.torn_tail = None;
+            close_before(&mut wal, &mut mends, scanned.take());
+            seal = summary.seal().encode();
+            adopt(&mut wal, &mut recovered, &header, summary, file);
+            continue;
         }
         let unreadable = read_segment_file(&file, &name, &mut bytes)?;
         if let Some(unused_before) = unused.first() {
@@ -417,15 +435,11 @@ pub(crate) fn open<D: Disk>(
             let what = "a frame is damaged, but a later segment follows it".to_owned();
             return Err(WalError::Corrupt { segment, offset, what });
         }
-        if let Some(before) = wal.segments.last() {
-            let expected = wal.seal(before.number).encode();
-            if seal != expected {
-                let bytes = expected.to_vec();
-                mends.push(Mend { segment: position - 1, offset: SEAL_OFFSET, bytes });
-            }
-        }
+        close_before(&mut wal, &mut mends, scanned.take());
         read_segment(&mut wal, &mut recovered, &mut mends, header, file, &bytes, &unreadable)?;
         seal = Seal::found(&bytes);
+        bytes.truncate(to_usize(SEGMENT_HEADER_BYTES));
+        scanned = Some(bytes.clone());
         unreadable_in_last = unreadable;
     }
     let last = wal.segments.last().expect("the first segment is in use, or was refused");
@@ -453,6 +467,162 @@ pub(crate) fn open<D: Disk>(
     recovered.hard_state = wal.hard_state;
     recovered.last_index = wal.last_index();
     Ok((wal, recovered))
+}
+
+/// The header and the summary of a segment that need not be read, because they are whole and
+/// continue what was read before it.
+fn summary_of<D: Disk>(
+    wal: &Wal<D>,
+    recovered: &Recovered,
+    number: u32,
+    file: &D::File,
+) -> Option<(SegmentHeader, Summary)> {
+    let mut block = vec![0; to_usize(SEGMENT_HEADER_BYTES)];
+    // Whatever is wrong with it is told when all of it is read.
+    if !matches!(read_full(file, &mut block, 0), Ok(true)) {
+        return None;
+    }
+    let header = SegmentHeader::decode(&block).ok()?;
+    let continues = header.number == number
+        && header.log_id == wal.options().log_id
+        && file.len().is_ok_and(|bytes| bytes == header.bytes)
+        && header.first_frame == wal.next_frame
+        && header.last_index == wal.last_on_disk;
+    let summary = Summary::trusted(&block, &header).filter(|_| continues)?;
+    let before = recovered.runs.partition_point(|(_, first)| *first < summary.points.first);
+    let term_before = before.checked_sub(1).map_or(0, |run| recovered.runs[run].0);
+    let is_later = summary.runs.first().is_none_or(|(term, _)| *term >= term_before)
+        && summary.hard_state.term >= wal.hard_state.term;
+    is_later.then_some((header, summary))
+}
+
+/// The segment behind those read so far is as its summary says.
+fn adopt<D: Disk>(
+    wal: &mut Wal<D>,
+    recovered: &mut Recovered,
+    header: &SegmentHeader,
+    summary: Summary,
+    file: D::File,
+) {
+    let Summary { hard_state, next_frame, end, ids, mut runs, marks, points, .. } = summary;
+    wal.begin_segment(file, header);
+    cut(wal, recovered, points.first);
+    let last_term = recovered.runs.last().map(|(term, _)| *term);
+    if runs.first().map(|(term, _)| *term) == last_term && last_term.is_some() {
+        runs.remove(0);
+    }
+    recovered.runs.extend(runs);
+    recovered.marks.extend(marks);
+    (wal.hard_state, wal.next_frame) = (hard_state, next_frame);
+    wal.last_on_disk = points.next_index() - 1;
+    wal.contents = Contents::new(wal.last_on_disk + 1);
+    let segment = wal.segments.last_mut().expect("it was begun above");
+    (segment.end, segment.ids) = (end.into(), ids.into());
+    (segment.points, segment.has_summary) = (points, true);
+}
+
+/// The log read so far ends before `from`.
+fn cut<D: Disk>(wal: &mut Wal<D>, recovered: &mut Recovered, from: u64) {
+    wal.cut(from);
+    wal.faulty.split_off(&from);
+    cut_lists(&mut recovered.runs, &mut recovered.marks, from);
+}
+
+/// Another segment is in use behind the last one, whose header's block this is, if it was read:
+/// that one is sealed, and gets its summary.
+fn close_before<D: Disk>(wal: &mut Wal<D>, mends: &mut Vec<Mend>, block: Option<Vec<u8>>) {
+    let Some(block) = block else { return };
+    let segment = wal.segments.len() - 1;
+    let seal = wal.seal(wal.segments[segment].number).encode();
+    let parts = [(SEAL_OFFSET, seal.to_vec()), (SUMMARY_OFFSET, wal.close_newest())];
+    for (offset, bytes) in parts {
+        if block.get(to_usize(offset)..).is_none_or(|found| !found.starts_with(&bytes)) {
+            mends.push(Mend { segment, offset, bytes });
+        }
+    }
+}
+
+/// Reads a sealed segment whose identifiers are not all whole. Gives what stands in it, and what is
+/// to be written again, with its offset.
+///
+/// # Errors
+/// [`WalError::Corrupt`] if a part of a frame is damaged twice.
+pub(crate) fn scan_sealed<F: DiskFile>(
+    segment: &Segment<F>,
+    log_id: u16,
+) -> Result<(Contents, Rewrites), WalError> {
+    let corrupt =
+        |offset, what: String| WalError::Corrupt { segment: segment.name.clone(), offset, what };
+    let mut bytes = Vec::new();
+    let unreadable = read_segment_file(&segment.file, &segment.name, &mut bytes)?;
+    if (bytes.len() as u64) < segment.bytes {
+        return Err(WalError::Lost { path: segment.name.clone() });
+    }
+    let mut scan = Scan {
+        bytes: &bytes,
+        unreadable: &unreadable,
+        number: segment.number,
+        end: SEGMENT_HEADER_BYTES,
+        ids: segment.bytes,
+        next_frame: segment.first_frame,
+        log_id,
+    };
+    let mut contents = Contents::new(segment.last_before + 1);
+    let mut mends = Vec::new();
+    while scan.end < segment.end {
+        let frame = match scan.look() {
+            Next::Frame(frame) => frame,
+            Next::Corrupt { offset, what } => return Err(corrupt(offset, what)),
+            Next::End | Next::Torn { .. } => {
+                let what = "a frame is not there, but the segment goes on".to_owned();
+                return Err(corrupt(scan.end, what));
+            }
+        };
+        if let Some(from) = frame.header.truncate_from {
+            contents.cut(from);
+        }
+        for (entry, id) in frame.entries.iter().zip(entry_slots(scan.ids)) {
+            if entry.header.index != contents.next_index() {
+                let what = "its entries do not continue those before it".to_owned();
+                return Err(corrupt(frame.offset, what));
+            }
+            contents.push(&entry.header, Place::new(&entry.header, entry.place.into(), id));
+        }
+        scan.pass(&frame);
+        mends.extend(frame_mends(&frame, scan.ids));
+    }
+    let Points { first, count, .. } = segment.points;
+    if (contents.first, contents.places.len() as u64) != (first, count) || scan.end != segment.end {
+        return Err(corrupt(0, "what stands in it is not what stood there once".to_owned()));
+    }
+    Ok((contents, mends))
+}
+
+/// Writes the headers and identifiers of a sealed segment again that are damaged.
+pub(crate) fn mend_sealed<F: DiskFile>(segment: &Segment<F>, log_id: u16) -> Result<(), WalError> {
+    let (_, mends) = scan_sealed(segment, log_id)?;
+    for (offset, bytes) in mends {
+        write_over(&segment.file, &bytes, offset).map_err(io_error("write", &segment.name))?;
+    }
+    segment.file.sync().map_err(io_error("sync", &segment.name))
+}
+
+/// Where the identifiers of a frame's entries stand, if those of the frames before it begin at `ids`.
+fn entry_slots(ids: u64) -> impl Iterator<Item = u64> {
+    (2..).map(move |slot| ids.saturating_sub(slot * ID_BYTES as u64))
+}
+
+/// What is to be written again of a frame whose identifiers begin at `ids`.
+fn frame_mends(frame: &FoundFrame, ids: u64) -> Rewrites {
+    let mut mends = Vec::new();
+    if !frame.has_header {
+        mends.push((frame.offset, frame.header.encode().to_vec()));
+    }
+    if !frame.has_ids {
+        let found = Scan::expected_ids(frame);
+        mends.push((ids, found.iter().rev().flat_map(Identifier::encode).collect()));
+    }
+    mends
 }
 
 /// Reads a whole segment; says which parts cannot be read, and are zeros in `bytes`.
@@ -498,7 +668,7 @@ fn header_of_next<D: Disk>(wal: &Wal<D>, bytes: &[u8]) -> SegmentHeader {
         number: u32::try_from(wal.segments.len() + 1).expect("few"),
         bytes: bytes.len() as u64,
         first_frame: wal.next_frame,
-        last_index: wal.places.len() as u64,
+        last_index: wal.last_on_disk,
         hard_state: wal.hard_state,
     }
 }
@@ -555,7 +725,7 @@ fn read_segment<D: Disk>(
         let what = format!("the file has {} bytes, not {}", bytes.len(), header.bytes);
         return Err(corrupt(0, what));
     }
-    if header.first_frame != wal.next_frame || header.last_index != wal.places.len() as u64 {
+    if header.first_frame != wal.next_frame || header.last_index != wal.last_on_disk {
         return Err(corrupt(
             0,
             format!(
@@ -564,30 +734,24 @@ fn read_segment<D: Disk>(
                 header.first_frame.saturating_sub(1),
                 header.last_index,
                 wal.next_frame - 1,
-                wal.places.len()
+                wal.last_on_disk
             ),
         ));
     }
     if wal.segments.is_empty() {
         wal.hard_state = header.hard_state;
     }
-    let length = bytes.len() as u64;
+    wal.begin_segment(file, &header);
     let mut scan = scan_of(&header, bytes, unreadable);
-    let segment = wal.segments.len();
+    let segment = wal.segments.len() - 1;
     loop {
         match scan.look() {
             Next::Frame(frame) => {
-                apply(wal, recovered, &frame, number - 1)
+                apply(wal, recovered, &frame, scan.ids)
                     .map_err(|what| corrupt(frame.offset, what))?;
                 scan.pass(&frame);
-                if !frame.has_header {
-                    let bytes = frame.header.encode().to_vec();
-                    mends.push(Mend { segment, offset: frame.offset, bytes });
-                }
-                if !frame.has_ids {
-                    let ids = Scan::expected_ids(&frame);
-                    let bytes = ids.iter().rev().flat_map(Identifier::encode).collect();
-                    mends.push(Mend { segment, offset: scan.ids, bytes });
+                for (offset, bytes) in frame_mends(&frame, scan.ids) {
+                    mends.push(Mend { segment, offset, bytes });
                 }
             }
             Next::End => break,
@@ -605,17 +769,17 @@ fn read_segment<D: Disk>(
         }
     }
     wal.next_frame = scan.next_frame;
-    wal.last_on_disk = wal.places.len() as u64;
-    wal.segments.push(Segment { number, name, file, bytes: length, end: scan.end, ids: scan.ids });
+    let newest = wal.segments.last_mut().expect("it was begun above");
+    (newest.end, newest.ids) = (scan.end, scan.ids);
     Ok(())
 }
 
-/// Applies a frame to what is known of the log.
+/// Applies a frame to what is known of the log; the identifiers of those before it begin at `ids`.
 fn apply<D: Disk>(
     wal: &mut Wal<D>,
     recovered: &mut Recovered,
     frame: &FoundFrame,
-    segment: u32,
+    ids: u64,
 ) -> Result<(), String> {
     let header = &frame.header;
     if header.hard_state.term < wal.hard_state.term {
@@ -625,19 +789,19 @@ fn apply<D: Disk>(
         ));
     }
     wal.hard_state = header.hard_state;
-    let last = wal.places.len() as u64;
+    let last = wal.last_on_disk;
     if let Some(from) = header.truncate_from {
         if from == 0 || from > last {
             return Err(format!("a cut at {from} of a log that ends at {last}"));
         }
-        wal.places.truncate(usize::try_from(from - 1).expect("an index in memory"));
-        wal.faulty.split_off(&from);
-        recovered.runs.retain(|(_, first)| *first < from);
+        cut(wal, recovered, from);
     }
-    if header.entry_count > 0 && header.first_index != wal.places.len() as u64 + 1 {
-        return Err(format!("entry {} follows entry {}", header.first_index, wal.places.len()));
+    let last = wal.contents.next_index() - 1;
+    if header.entry_count > 0 && header.first_index != last + 1 {
+        return Err(format!("entry {} follows entry {last}", header.first_index));
     }
-    for FoundEntry { header: entry, place, is_whole } in &frame.entries {
+    for (found, id) in frame.entries.iter().zip(entry_slots(ids)) {
+        let entry = &found.header;
         let last_term = recovered.runs.last().map_or(0, |(term, _)| *term);
         if entry.term == 0 {
             return Err(format!("entry {} is of term 0, which nobody leads", entry.index));
@@ -651,11 +815,15 @@ fn apply<D: Disk>(
         if entry.term > last_term {
             recovered.runs.push((entry.term, entry.index));
         }
-        wal.places.push(Place { segment, offset: *place });
-        if !is_whole {
+        if entry.record_count == 0 {
+            recovered.marks.push((entry.index, entry.kind));
+        }
+        wal.contents.push(entry, Place::new(entry, found.place.into(), id));
+        if !found.is_whole {
             wal.faulty.insert(entry.index, *entry);
         }
     }
+    wal.last_on_disk = wal.contents.next_index() - 1;
     Ok(())
 }
 

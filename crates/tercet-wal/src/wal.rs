@@ -1,7 +1,9 @@
 //! The log itself: what is staged goes to disk as one frame under one sync, and comes back.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
+use std::ops::Range;
 
 use bytes::Bytes;
 use tercet_seeded::{Bug, has};
@@ -11,6 +13,9 @@ use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
     EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HardState, ID_BYTES, Identifier,
     SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader, frame_space,
+};
+use crate::places::{
+    Contents, POINTS_MAX, Place, Points, SUMMARY_BYTES_MAX, SUMMARY_OFFSET, Summary, Walked, walk,
 };
 use crate::recover;
 
@@ -72,6 +77,8 @@ pub struct Recovered {
     pub hard_state: HardState,
     /// The log as runs of one term: (term, first index), ascending.
     pub runs: Vec<(u64, u64)>,
+    /// The entries without records, as (index, kind), ascending.
+    pub marks: Vec<(u64, u8)>,
     /// The last index; 0 if the log is empty.
     pub last_index: u64,
     /// What a crash cut short, if anything. It was never acknowledged.
@@ -160,14 +167,6 @@ pub(crate) fn io_error(op: &'static str, path: &str) -> impl FnOnce(io::Error) -
     move |source| WalError::Io { op, path: path.to_owned(), source }
 }
 
-/// Where an entry stands on disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    /// The position of the segment in the list of segments.
-    pub(crate) segment: u32,
-    pub(crate) offset: u32,
-}
-
 /// A segment that is in use.
 #[derive(Debug)]
 pub(crate) struct Segment<F> {
@@ -181,13 +180,62 @@ pub(crate) struct Segment<F> {
     pub(crate) end: u64,
     /// Where the identifiers begin; they grow down.
     pub(crate) ids: u64,
+    /// The sequence number of its first frame.
+    pub(crate) first_frame: u64,
+    /// The last index of the log before it.
+    pub(crate) last_before: u64,
+    /// From this index on the log stands here or in later segments. Never above the next one's.
+    pub(crate) first: u64,
+    /// Of a sealed segment: where some of its entries stand.
+    pub(crate) points: Points,
+    /// Of a sealed segment: whether its summary may stand on disk.
+    pub(crate) has_summary: bool,
+}
+
+/// The places of entries of a sealed segment that stand one behind the other.
+#[derive(Debug)]
+struct Block {
+    /// The segment's position.
+    segment: usize,
+    /// The index of the first one.
+    first: u64,
+    places: Vec<Place>,
+}
+
+/// The places that were looked up last.
+#[derive(Debug, Default)]
+struct Blocks {
+    /// By identifiers.
+    walked: Option<Block>,
+    /// All of a segment some of whose identifiers are damaged.
+    scanned: Option<Block>,
 }
 
 pub(crate) fn segment_name(number: u32) -> String {
     format!("{FOLDER}/{number:08}.seg")
 }
 
+/// What lies between two points of a sealed segment.
+struct Span {
+    /// From an entry on; at the beginning of the segment, from the first frame on.
+    frames: Range<u64>,
+    /// The identifiers of what begins there.
+    ids: Range<u64>,
+}
+
 impl<F> Segment<F> {
+    fn span(&self, from: usize, to: usize) -> Span {
+        let id_end = |(_, id): &(u32, u32)| u64::from(*id) + ID_BYTES as u64;
+        let end = self.points.at.get(to);
+        // Before the first point there may be frames without entries, and entries that were cut.
+        let start = self.points.at.get(from).filter(|_| from > 0);
+        Span {
+            frames: start.map_or(SEGMENT_HEADER_BYTES, |(offset, _)| u64::from(*offset))
+                ..end.map_or(self.end, |(offset, _)| u64::from(*offset)),
+            ids: end.map_or(self.ids, id_end)..start.map_or(self.bytes, id_end),
+        }
+    }
+
     const fn room(&self) -> u64 {
         self.ids.saturating_sub(self.end)
     }
@@ -198,9 +246,11 @@ impl<F> Segment<F> {
 pub struct Wal<D: Disk> {
     options: WalOptions,
     pub(crate) segments: Vec<Segment<D::File>>,
-    /// One for each entry on disk that no staged cut removes, from index 1.
-    pub(crate) places: Vec<Place>,
-    /// Those of them whose bytes on disk are known to be damaged, as their identifiers say.
+    /// What stands in the newest segment; staged cuts do not count.
+    pub(crate) contents: Contents,
+    blocks: RefCell<Blocks>,
+    /// The entries on disk whose bytes there are known to be damaged, as their identifiers say; none
+    /// that a staged cut removes.
     pub(crate) faulty: BTreeMap<u64, EntryHeader>,
     /// The last index as the frames on disk have it: staged cuts do not count.
     pub(crate) last_on_disk: u64,
@@ -248,7 +298,8 @@ impl<D: Disk> Wal<D> {
         Self {
             options,
             segments: Vec::new(),
-            places: Vec::new(),
+            contents: Contents::new(1),
+            blocks: RefCell::default(),
             faulty: BTreeMap::new(),
             last_on_disk: 0,
             hard_state: HardState::default(),
@@ -282,7 +333,12 @@ impl<D: Disk> Wal<D> {
 
     /// The last index, staged entries included; 0 if the log is empty.
     pub fn last_index(&self) -> u64 {
-        (self.places.len() + self.staged_count) as u64
+        self.kept() + self.staged_count as u64
+    }
+
+    /// The last index on disk that no staged cut removes.
+    pub(crate) fn kept(&self) -> u64 {
+        self.staged_truncate.map_or(self.last_on_disk, |from| from - 1)
     }
 
     /// Whether [`Self::commit`] has something to write.
@@ -318,11 +374,17 @@ impl<D: Disk> Wal<D> {
             self.tail_bytes -= entry.frame.len();
             self.staged_count = self.staged_count.saturating_sub(1);
         }
-        let on_disk = self.places.len() as u64;
-        if from <= on_disk {
-            self.places.truncate(usize::try_from(from - 1).expect("an index in memory"));
+        if from <= self.kept() {
             self.faulty.split_off(&from);
-            self.staged_truncate = Some(self.staged_truncate.map_or(from, |at| at.min(from)));
+            self.staged_truncate = Some(from);
+        }
+    }
+
+    /// The log on disk ends before `from` now.
+    pub(crate) fn cut(&mut self, from: u64) {
+        self.contents.cut(from);
+        for segment in self.segments.iter_mut().rev().take_while(|segment| segment.first > from) {
+            segment.first = from;
         }
     }
 
@@ -351,8 +413,8 @@ impl<D: Disk> Wal<D> {
         if self.segments.last().expect("a log has a segment").room() < need + reserve {
             self.roll(disk, need)?;
         }
-        let position = self.segments.len() - 1;
-        let segment = &mut self.segments[position];
+        let first_index = self.kept() + 1;
+        let segment = self.segments.last_mut().expect("looked at above");
         let hard_state = self.staged_hard_state.unwrap_or(self.hard_state);
         let header = FrameHeader {
             seq: self.next_frame,
@@ -360,7 +422,7 @@ impl<D: Disk> Wal<D> {
             log_id: self.options.log_id,
             hard_state,
             truncate_from: self.staged_truncate,
-            first_index: self.places.len() as u64 + 1,
+            first_index,
             entry_count: u32::try_from(self.staged_count).expect("far below 4 billion"),
             body_bytes: u32::try_from(body_bytes).expect("a batch is far below 4 GiB"),
         };
@@ -373,14 +435,15 @@ impl<D: Disk> Wal<D> {
             id_slots.next().expect("one for each").copy_from_slice(&id.encode());
         };
         add_id(Identifier::Frame(FrameId::of(&header, offset(segment.end))));
+        let mut id_at = segment.ids - ID_BYTES as u64;
         let mut places = Vec::with_capacity(self.staged_count);
         let encoded = header.encode();
         let mut pieces: Vec<&[u8]> = Vec::with_capacity(1 + self.staged_count);
         pieces.push(&encoded);
         for entry in self.tail.range(first..) {
             add_id(Identifier::Entry(EntryId::of(&entry.header, offset(at))));
-            places
-                .push(Place { segment: u32::try_from(position).expect("few"), offset: offset(at) });
+            id_at -= ID_BYTES as u64;
+            places.push((entry.header, Place::new(&entry.header, at, id_at)));
             pieces.push(&entry.frame);
             at += entry.frame.len() as u64;
         }
@@ -392,8 +455,13 @@ impl<D: Disk> Wal<D> {
         segment.ids -= ids_bytes;
         let is_half_full = segment.end + (segment.bytes - segment.ids) > segment.bytes / 2;
         let next_number = segment.number + 1;
-        self.places.extend(places);
-        self.last_on_disk = self.places.len() as u64;
+        if let Some(from) = self.staged_truncate {
+            self.cut(from);
+        }
+        for (header, place) in places {
+            self.contents.push(&header, place);
+        }
+        self.last_on_disk = self.contents.next_index() - 1;
         self.hard_state = hard_state;
         self.next_frame += 1;
         self.staged_hard_state = None;
@@ -442,19 +510,60 @@ impl<D: Disk> Wal<D> {
         file.write_at(&header.encode(), 0).map_err(io_error("write", &name))?;
         file.sync().map_err(io_error("sync", &name))?;
         if let Some(before) = self.segments.last() {
-            let (name, seal) = (&before.name, self.seal(before.number));
-            before.file.write_at(&seal.encode(), SEAL_OFFSET).map_err(io_error("write", name))?;
+            let seal = self.seal(before.number).encode();
+            // Under one sync with its summary, which nobody needs.
+            let mut block = vec![0; to_usize(SUMMARY_OFFSET - SEAL_OFFSET)];
+            block[..seal.len()].copy_from_slice(&seal);
+            block.extend(self.close_newest());
+            let before = self.segments.last().expect("looked at above");
+            let name = &before.name;
+            before.file.write_at(&block, SEAL_OFFSET).map_err(io_error("write", name))?;
             before.file.sync().map_err(io_error("sync", name))?;
         }
-        self.segments.push(Segment {
-            number,
-            name,
-            file,
-            bytes,
-            end: SEGMENT_HEADER_BYTES,
-            ids: bytes,
-        });
+        self.begin_segment(file, &header);
         Ok(())
+    }
+
+    /// A segment with this header is the newest one from now on.
+    pub(crate) fn begin_segment(&mut self, file: D::File, header: &SegmentHeader) {
+        self.contents = Contents::new(self.last_on_disk + 1);
+        self.segments.push(Segment {
+            number: header.number,
+            name: segment_name(header.number),
+            file,
+            bytes: header.bytes,
+            end: SEGMENT_HEADER_BYTES,
+            ids: header.bytes,
+            first_frame: header.first_frame,
+            last_before: self.last_on_disk,
+            first: self.last_on_disk + 1,
+            points: Points::default(),
+            has_summary: false,
+        });
+    }
+
+    /// The newest segment is about to be sealed: of its places some are kept. Gives the bytes that
+    /// are to stand in the place of its summary: zeros, if it gets none.
+    pub(crate) fn close_newest(&mut self) -> Vec<u8> {
+        let contents = std::mem::replace(&mut self.contents, Contents::new(self.last_on_disk + 1));
+        let newest = self.segments.last_mut().expect("a log has a segment");
+        let (segment, log_id, place) =
+            (newest.number, self.options.log_id, (newest.end, newest.ids));
+        let summary =
+            Summary::of(segment, log_id, self.hard_state, self.next_frame, place, &contents);
+        newest.points = match &summary {
+            Some(summary) => summary.points.clone(),
+            None => Points::new(&contents, POINTS_MAX),
+        };
+        // What is known to be damaged must not be forgotten with a restart; and of what a staged cut
+        // removes it is not known any more.
+        let is_whole =
+            self.faulty.range(contents.first..).next().is_none() && self.staged_truncate.is_none();
+        let summary = summary.filter(|_| is_whole);
+        newest.has_summary = summary.is_some();
+        let mut bytes = summary.map_or_else(Vec::new, |summary| summary.encode());
+        bytes.resize(SUMMARY_BYTES_MAX, 0);
+        bytes
     }
 
     /// The seal of a segment behind whose last frame the log stands.
@@ -503,59 +612,142 @@ impl<D: Disk> Wal<D> {
             }
             return Ok(entries);
         }
-        self.read_disk(first, last.min(self.places.len() as u64), bytes_max)
+        self.read_disk(first, last.min(self.kept()), bytes_max)
     }
 
-    fn place(&self, index: u64) -> Place {
-        self.places[usize::try_from(index - 1).expect("an index in memory")]
+    // --- where entries stand ---
+
+    /// The position of the segment in which an entry on disk stands.
+    fn position_of(&self, index: u64) -> usize {
+        self.segments.partition_point(|segment| segment.first <= index) - 1
     }
+
+    /// The place of an entry on disk, with its segment's position.
+    fn place(&self, index: u64) -> Result<(usize, Place), WalError> {
+        let (position, places) = self.places(index, index, 1)?;
+        Ok((position, places[0]))
+    }
+
+    /// The places of entries on disk that stand in one segment: those from `first` on to at most
+    /// `last` that fit into `bytes_max`, one at least.
+    fn places(
+        &self,
+        first: u64,
+        last: u64,
+        bytes_max: u64,
+    ) -> Result<(usize, Vec<Place>), WalError> {
+        let position = self.position_of(first);
+        let last = self.segments.get(position + 1).map_or(last, |next| last.min(next.first - 1));
+        if position + 1 == self.segments.len() {
+            let places = &self.contents.places[to_usize(first - self.contents.first)..];
+            return Ok((position, fitting(places, last - first + 1, bytes_max).0.to_vec()));
+        }
+        let mut blocks = self.blocks.borrow_mut();
+        let Blocks { walked, scanned } = &mut *blocks;
+        let known = |block: &Option<Block>| {
+            let block = block.as_ref().filter(|block| block.segment == position)?;
+            let from = usize::try_from(first.checked_sub(block.first)?).ok()?;
+            block.places.get(from..).filter(|rest| !rest.is_empty()).map(<[Place]>::to_vec)
+        };
+        let count_max = last - first + 1;
+        if let Some(rest) = known(scanned) {
+            return Ok((position, fitting(&rest, count_max, bytes_max).0.to_vec()));
+        }
+        // Who reads on finds the beginning of what is wanted here, up to a point.
+        let mut places = known(walked).unwrap_or_default();
+        if let (found, false) = fitting(&places, count_max, bytes_max) {
+            return Ok((position, found.to_vec()));
+        }
+        let points = &self.segments[position].points;
+        let from = points.before(first + places.len() as u64);
+        // As many points as may be needed.
+        let mut to = from + 1;
+        let begin = places.first().map(|place| place.offset);
+        let far = begin
+            .or_else(|| points.at.get(to).map(|(offset, _)| *offset))
+            .map_or(u64::MAX, |begin| u64::from(begin).saturating_add(bytes_max));
+        while to <= points.before(last) && u64::from(points.at[to].0) < far {
+            to += 1;
+        }
+        let block_first = if places.is_empty() { points.index_of(from) } else { first };
+        let block = match self.walk(position, from, to)? {
+            Some(Walked { contents, .. }) => {
+                places.extend(contents.places);
+                walked.insert(Block { segment: position, first: block_first, places })
+            }
+            None => {
+                let found = recover::scan_sealed(&self.segments[position], self.options.log_id)?;
+                let Contents { first, places, .. } = found.0;
+                scanned.insert(Block { segment: position, first, places })
+            }
+        };
+        let rest = &block.places[to_usize(first - block.first)..];
+        Ok((position, fitting(rest, count_max, bytes_max).0.to_vec()))
+    }
+
+    /// What the identifiers say that stand between two points of a sealed segment; `None` if not all
+    /// of them are as they were written.
+    fn walk(&self, position: usize, from: usize, to: usize) -> Result<Option<Walked>, WalError> {
+        let segment = &self.segments[position];
+        let points = &segment.points;
+        let contents = match from {
+            0 => Contents::new(segment.last_before + 1),
+            _ => Contents::new(points.index_of(from)),
+        };
+        let Span { frames, ids: Range { start: bottom, end: top } } = segment.span(from, to);
+        let mut ids = vec![0; to_usize(top - bottom)];
+        match read_full(&segment.file, &mut ids, bottom) {
+            Ok(true) => {}
+            Ok(false) => return Err(WalError::Lost { path: segment.name.clone() }),
+            Err(error) if is_unreadable(&error) => return Ok(None),
+            Err(error) => return Err(io_error("read", &segment.name)(error)),
+        }
+        let expected = points.index_of(from)..points.index_of(to);
+        Ok(walk(&ids, top, frames, contents).filter(|Walked { contents, .. }| {
+            (contents.first, contents.next_index()) == (expected.start, expected.end)
+        }))
+    }
+
+    // --- reading ---
 
     /// Reads a stretch of one segment at a time.
     fn read_disk(&self, first: u64, last: u64, bytes_max: u64) -> Result<Vec<Entry>, WalError> {
         if let Some(header) = self.faulty.get(&first) {
             return Err(WalError::Faulty { index: first, term: header.term });
         }
-        let start = self.place(first);
-        let mut end = first;
-        while end < last && !self.faulty.contains_key(&(end + 1)) {
-            let next = self.place(end + 1);
-            let is_near = u64::from(next.offset.saturating_sub(start.offset)) < bytes_max;
-            if next.segment != start.segment || !is_near {
-                break;
-            }
-            end += 1;
-        }
-        match self.read_stretch(first, end, bytes_max) {
-            // One of them is damaged: the others are still to be had.
-            Err(WalError::Faulty { .. }) => self.read_stretch(first, first, bytes_max),
+        let next_faulty = self.faulty.range(first..=last).next().map(|(index, _)| index - 1);
+        let (position, places) = self.places(first, next_faulty.unwrap_or(last), bytes_max)?;
+        match self.read_stretch(position, first, &places) {
+            // One of them cannot be read: the others are still to be had.
+            Err(WalError::Faulty { .. }) => self.read_stretch(position, first, &places[..1]),
             result => result,
         }
     }
 
-    fn read_stretch(&self, first: u64, end: u64, bytes_max: u64) -> Result<Vec<Entry>, WalError> {
-        let start = self.place(first);
-        let segment = &self.segments[start.segment as usize];
-        // Every entry but the last one ends before the next begins; the last says its own length.
-        let last_header = self.header_on_disk(end)?;
-        let last_end = u64::from(self.place(end).offset) + last_header.frame_bytes() as u64;
-        let length = last_end - u64::from(start.offset);
-        let mut buffer = vec![0; usize::try_from(length).expect("a stretch of a segment")];
-        self.fill(segment, &mut buffer, u64::from(start.offset), first)?;
+    /// Reads entries that stand one behind the other, up to the first that is damaged.
+    fn read_stretch(
+        &self,
+        position: usize,
+        first: u64,
+        places: &[Place],
+    ) -> Result<Vec<Entry>, WalError> {
+        let start = places[0].offset;
+        let end = places[places.len() - 1].end();
+        let mut buffer = vec![0; to_usize(end - u64::from(start))];
+        self.fill(&self.segments[position], &mut buffer, u64::from(start), first)?;
         let buffer = Bytes::from(buffer);
-        let mut entries = Vec::new();
-        let mut bytes = 0;
-        for index in first..=end {
-            let place = self.place(index);
-            let mut rest = buffer.slice((place.offset - start.offset) as usize..);
-            let entry = match Entry::split_first(&mut rest) {
-                Ok(entry) if entry.header.index == index => entry,
-                Ok(_) | Err(_) => return Err(WalError::Faulty { index, term: 0 }),
-            };
-            bytes += entry.frame.len() as u64;
-            if bytes > bytes_max && !entries.is_empty() {
-                break;
+        let mut entries = Vec::with_capacity(places.len());
+        for (place, index) in places.iter().zip(first..) {
+            let from = (place.offset - start) as usize;
+            match Entry::parse(buffer.slice(from..from + place.bytes as usize)) {
+                Ok(entry) if entry.header.index == index && place.is_of(&entry.header) => {
+                    entries.push(entry);
+                }
+                Ok(_) | Err(_) if entries.is_empty() => {
+                    return Err(WalError::Faulty { index, term: 0 });
+                }
+                Ok(_) | Err(_) => break,
             }
-            entries.push(entry);
         }
         Ok(entries)
     }
@@ -577,14 +769,12 @@ impl<D: Disk> Wal<D> {
     }
 
     fn header_on_disk(&self, index: u64) -> Result<EntryHeader, WalError> {
-        let place = self.place(index);
-        let segment = &self.segments[place.segment as usize];
+        let (position, place) = self.place(index)?;
         let mut bytes = [0; ENTRY_HEADER_BYTES];
-        self.fill(segment, &mut bytes, u64::from(place.offset), index)?;
-        let header = EntryHeader::peek(&bytes).ok().filter(|header| header.index == index);
-        let end = |header: &EntryHeader| u64::from(place.offset) + header.frame_bytes() as u64;
-        header
-            .filter(|header| end(header) <= segment.end)
+        self.fill(&self.segments[position], &mut bytes, u64::from(place.offset), index)?;
+        EntryHeader::peek(&bytes)
+            .ok()
+            .filter(|header| header.index == index && place.is_of(header))
             .ok_or(WalError::Faulty { index, term: 0 })
     }
 
@@ -623,37 +813,38 @@ impl<D: Disk> Wal<D> {
         if self.faulty.contains_key(&index) {
             return Ok(false);
         }
-        let place = self.place(index);
-        let segment = &self.segments[place.segment as usize];
-        let mut chunk = vec![0; ID_BYTES * 1024];
-        let mut from = segment.ids;
-        while from < segment.bytes {
-            let length =
-                chunk.len().min(usize::try_from(segment.bytes - from).unwrap_or(usize::MAX));
-            let chunk = &mut chunk[..length];
-            if !matches!(read_full(&segment.file, chunk, from), Ok(true)) {
-                // What cannot be read may be the identifiers of others: one by one.
-                for (slot, at) in chunk.chunks_mut(ID_BYTES).zip((from..).step_by(ID_BYTES)) {
-                    if !matches!(read_full(&segment.file, slot, at), Ok(true)) {
-                        slot.fill(0);
-                    }
-                }
-            }
-            for id in chunk.chunks(ID_BYTES).filter_map(Identifier::decode) {
-                if let Identifier::Entry(id) = id
-                    && (id.index, id.offset) == (index, place.offset)
-                {
-                    self.faulty.insert(index, id.header(self.options.log_id));
-                    return Ok(true);
-                }
-            }
-            from += length as u64;
+        let (position, place) = self.place(index)?;
+        let segment = &self.segments[position];
+        let mut slot = [0; ID_BYTES];
+        if matches!(read_full(&segment.file, &mut slot, u64::from(place.id)), Ok(true))
+            && let Some(Identifier::Entry(id)) = Identifier::decode(&slot)
+            && (id.index, id.offset) == (index, place.offset)
+        {
+            self.forget_summary(position)?;
+            self.faulty.insert(index, id.header(self.options.log_id));
+            return Ok(true);
         }
         Err(WalError::Corrupt {
             segment: segment.name.clone(),
             offset: u64::from(place.offset),
             what: format!("entry {index} is damaged, and so is its identifier"),
         })
+    }
+
+    /// What is known to be damaged must be known at the next start: without its summary the segment
+    /// is read then.
+    fn forget_summary(&mut self, position: usize) -> Result<(), WalError> {
+        let segment = &mut self.segments[position];
+        if !segment.has_summary {
+            return Ok(());
+        }
+        let zeros = [0; SUMMARY_BYTES_MAX];
+        let written = write_over(&segment.file, &zeros, SUMMARY_OFFSET)
+            .and_then(|()| segment.file.sync())
+            .map_err(io_error("write", &segment.name));
+        self.poisoned |= written.is_err();
+        segment.has_summary = written.is_err();
+        written
     }
 
     /// Puts the bytes of faulty entries back where they stood, under one sync for each segment.
@@ -680,15 +871,15 @@ impl<D: Disk> Wal<D> {
             if !self.faulty.get(&index).is_some_and(is_it) {
                 continue;
             }
-            let place = self.place(index);
-            let segment = &self.segments[place.segment as usize];
+            let (position, place) = self.place(index)?;
+            let segment = &self.segments[position];
             write_over(&segment.file, &entry.frame, u64::from(place.offset)).map_err(|source| {
                 match is_unreadable(&source) {
                     true => WalError::Unrepairable { path: segment.name.clone(), index, source },
                     false => io_error("repair", &segment.name)(source),
                 }
             })?;
-            touched.insert(place.segment as usize);
+            touched.insert(position);
             repaired.push(index);
         }
         for position in touched {
@@ -707,24 +898,21 @@ impl<D: Disk> Wal<D> {
     ///
     /// # Errors
     /// The file system's.
-    pub fn scrub(&self, first: u64, bytes_max: u64) -> Result<(u64, Vec<u64>), WalError> {
+    pub fn scrub(&mut self, first: u64, bytes_max: u64) -> Result<(u64, Vec<u64>), WalError> {
         let mut damaged = Vec::new();
         // What is kept in memory is read from there; its turn comes.
         let in_memory = (self.tail.len() - self.staged_count) as u64;
-        let last = (self.places.len() as u64).saturating_sub(in_memory);
+        let last = self.kept().saturating_sub(in_memory);
         let mut index = first;
         let mut bytes = 0;
         while index <= last && bytes < bytes_max {
+            let end = self.scrub_identifiers(index, last, bytes_max - bytes)?;
             if let Some(known) = self.faulty.get(&index) {
                 bytes += known.frame_bytes() as u64;
                 index += 1;
                 continue;
             }
-            let place = self.place(index);
-            let from = u64::from(place.offset);
-            let range = from..from.saturating_add(bytes_max - bytes);
-            self.segments[place.segment as usize].file.forget_cache(range);
-            match self.read_disk(index, last, bytes_max - bytes) {
+            match self.read_disk(index, end, bytes_max - bytes) {
                 Ok(entries) => {
                     bytes += entries.iter().map(|entry| entry.frame.len() as u64).sum::<u64>();
                     index += entries.len() as u64;
@@ -738,6 +926,69 @@ impl<D: Disk> Wal<D> {
             }
         }
         Ok((if index > last { 1 } else { index }, damaged))
+    }
+
+    /// Before the entries from `index` on are looked at: the disk is asked for them, not the
+    /// memory, and in a sealed segment the frames' headers and identifiers between two points are
+    /// looked at, and written again where they are damaged. Gives the last index up to which the
+    /// entries may be read now, at most `last`.
+    fn scrub_identifiers(
+        &mut self,
+        index: u64,
+        last: u64,
+        bytes_max: u64,
+    ) -> Result<u64, WalError> {
+        let position = self.position_of(index);
+        let segment = &self.segments[position];
+        if position + 1 == self.segments.len() {
+            let from = u64::from(self.place(index)?.1.offset);
+            segment.file.forget_cache(from..from.saturating_add(bytes_max));
+            return Ok(last);
+        }
+        let points = &segment.points;
+        let (from, to) = (points.before(index), points.before(index) + 1);
+        let end = last.min(points.index_of(to) - 1);
+        if index != points.index_of(from) {
+            return Ok(end);
+        }
+        let Span { frames, ids } = segment.span(from, to);
+        segment.file.forget_cache(frames);
+        segment.file.forget_cache(ids);
+        let is_whole = match self.walk(position, from, to)? {
+            Some(Walked { frames, .. }) => self.has_headers(segment, &frames)?,
+            None => false,
+        };
+        if !is_whole {
+            let result = recover::mend_sealed(segment, self.options.log_id);
+            self.poisoned |= matches!(&result, Err(WalError::Io { .. }));
+            result?;
+            self.blocks.get_mut().scanned = None;
+        }
+        Ok(end)
+    }
+
+    /// Whether the headers of these frames stand where their identifiers say.
+    fn has_headers(
+        &self,
+        segment: &Segment<D::File>,
+        frames: &[FrameId],
+    ) -> Result<bool, WalError> {
+        let (Some(first), Some(last)) = (frames.first(), frames.last()) else {
+            return Ok(true);
+        };
+        let length = (last.offset - first.offset) as usize + FRAME_HEADER_BYTES;
+        let mut buffer = vec![0; length];
+        match self.fill(segment, &mut buffer, u64::from(first.offset), 0) {
+            Ok(()) => {}
+            Err(WalError::Faulty { .. }) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+        Ok(frames.iter().all(|id| {
+            let header = FrameHeader::decode(&buffer[(id.offset - first.offset) as usize..]);
+            header.is_some_and(|found| {
+                found == id.header(segment.number, self.options.log_id, found.entry_count)
+            })
+        }))
     }
 
     /// Looks whether files of the log were deleted, replaced or shortened while they were open: the
@@ -772,6 +1023,25 @@ impl<D: Disk> Wal<D> {
         self.no_room = free < self.options.reserve_bytes;
         if self.no_room { Room::Full } else { Room::Enough }
     }
+}
+
+/// A position or a count that fits into memory.
+pub(crate) fn to_usize(n: u64) -> usize {
+    usize::try_from(n).expect("a part of a segment")
+}
+
+/// The first of these places: at most so many, and as many as fit into `bytes_max`, one at least.
+/// Also says whether more of them might have been wanted than there are.
+fn fitting(places: &[Place], count_max: u64, bytes_max: u64) -> (&[Place], bool) {
+    let mut bytes = 0;
+    let fits = |place: &&Place| {
+        bytes += u64::from(place.bytes);
+        // Between them there may be frames that were cut.
+        bytes <= bytes_max && u64::from(place.offset - places[0].offset) < bytes_max
+    };
+    let count = places.iter().take_while(fits).count().max(1).min(places.len());
+    let wanted = usize::try_from(count_max).unwrap_or(usize::MAX);
+    (&places[..count.min(wanted)], count == places.len() && wanted > count)
 }
 
 /// Syncs; with a seeded bug, a failure is taken for something else.

@@ -7,7 +7,9 @@ mod support;
 
 use bytes::Bytes;
 use proptest::prelude::*;
-use support::{append, crc_by_bits, entry, image, segment, small, state, write};
+use support::{
+    append, crc_by_bits, entry, image, image_with_summaries, segment, small, state, write,
+};
 use tercet_wal::{
     Batch, ENTRY_BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, EntryError, EntryHeader, MemDisk, Wal,
 };
@@ -265,6 +267,66 @@ fn a_log_is_what_the_document_says() {
         let different = (0..found.len()).find(|at| found[*at] != expected[*at]);
         assert_eq!(different, None, "segment {number}: the first byte that differs");
     }
+}
+
+#[test]
+fn a_summary_is_what_the_document_says() {
+    let mut disk = MemDisk::new();
+    let mut wal = Wal::create(&mut disk, small()).unwrap();
+    let without_records = Entry::new(
+        &EntryHeader { record_count: 0, kind: 9, ..entry(1, 3, b"").header },
+        &[b"no records"],
+    );
+    let first = vec![entry(1, 1, b""), entry(1, 2, b"two"), without_records];
+    let second: Vec<Entry> = (4..=504).map(|index| entry(2, index, b"")).collect();
+    write(&mut wal, &mut disk, append(first.clone()));
+    write(&mut wal, &mut disk, state(2, 3));
+    write(&mut wal, &mut disk, append(second.clone()));
+    let frames = [first, Vec::new(), second];
+    write(&mut wal, &mut disk, append(vec![entry(2, 505, &[1; 70_000])]));
+    let found = image_with_summaries(&disk).remove(&segment(1)).unwrap();
+    let (mut at, mut id) = (4096, found.len());
+    let mut points = Vec::new();
+    for entries in frames {
+        at += 64;
+        id -= 48;
+        for entry in entries {
+            id -= 48;
+            points.push((at, id));
+            at += entry.frame.len();
+        }
+        at = at.next_multiple_of(8);
+    }
+    // 504 points do not fit into what is left beside two runs and one mark.
+    let step = 504_usize.div_ceil((3072 - 64 - 2 * 16 - 9) / 8);
+    assert_eq!(step, 2);
+    let number = |n: usize| U32(u32::try_from(n).unwrap());
+    let mut fields = vec![
+        Raw(b"SUMM"),
+        U32(1),
+        U16(7),
+        U8(3),
+        U8(0),
+        U64(2),
+        U64(4),
+        U64(1),
+        U32(504),
+        number(step),
+        number(at),
+        number(id),
+        U16(2),
+        U16(1),
+        Zeros(4),
+    ];
+    fields.extend([U64(1), U64(1), U64(2), U64(4)]);
+    fields.extend([U64(3), U8(9)]);
+    for (at, id) in points.into_iter().step_by(step) {
+        fields.extend([number(at), number(id)]);
+    }
+    let expected = with_crc(&fields);
+    assert_eq!(found[1024..1024 + expected.len()], expected);
+    assert!(found[1024 + expected.len()..4096].iter().all(|byte| *byte == 0));
+    assert_eq!(found[512..544], dumb_seal(1, 4, 504));
 }
 
 #[test]

@@ -134,9 +134,10 @@ fn only_the_entry_that_stood_there_repairs() {
 #[test]
 fn an_entry_whose_identifier_is_damaged_too_is_lost() {
     let (made, disk, mut wal) = long_log();
-    let frame = made.frames.iter().find(|frame| frame.segment == 2).unwrap();
+    let newest = made.last().segment;
+    let frame = made.of(newest).next().unwrap();
     let index = frame.entries[1].header.index;
-    let name = segment(2);
+    let name = segment(newest);
     disk.damage(&name, frame.parts()[2].start + 50, &[4]);
     disk.damage(&name, frame.id(2).start + 30, &[4]);
     assert_faulty(wal.read(&disk, index, index, 10), index, 0);
@@ -273,7 +274,7 @@ fn a_faulty_entry_is_cut_like_any_other() {
 }
 
 /// Goes over the log as a node does: a piece at a time, until it begins again.
-fn scrub_all(wal: &Wal<MemDisk>, bytes_max: u64) -> (Vec<u64>, u64) {
+fn scrub_all(wal: &mut Wal<MemDisk>, bytes_max: u64) -> (Vec<u64>, u64) {
     let (mut next, mut found, mut pieces) = (1, Vec::new(), 0);
     loop {
         let (then, damaged) = wal.scrub(next, bytes_max).unwrap();
@@ -292,7 +293,7 @@ fn a_scrub_finds_what_nobody_has_met_and_only_that() {
     let (made, disk, mut wal) = long_log();
     let total: u64 = made.model.entries.iter().map(|entry| entry.frame.len() as u64).sum();
     for bytes_max in [1, 1_000, 20_000, u64::MAX] {
-        let (found, pieces) = scrub_all(&wal, bytes_max);
+        let (found, pieces) = scrub_all(&mut wal, bytes_max);
         assert_eq!(found, [0; 0], "{bytes_max}");
         // An entry is read as a whole, so a piece is as long as was asked for, or an entry longer.
         let least = (total / bytes_max.saturating_add(5_048)).max(1);
@@ -316,14 +317,14 @@ fn a_scrub_finds_what_nobody_has_met_and_only_that() {
     let expected: Vec<u64> = (1..=90).filter(is_new).collect();
     assert!(expected.contains(&60));
     for bytes_max in [1, 1_000, 20_000, u64::MAX] {
-        assert_eq!(scrub_all(&wal, bytes_max).0, expected, "{bytes_max}");
+        assert_eq!(scrub_all(&mut wal, bytes_max).0, expected, "{bytes_max}");
     }
-    for index in scrub_all(&wal, 10_000).0 {
+    for index in scrub_all(&mut wal, 10_000).0 {
         assert!(wal.note_faulty(index).unwrap());
     }
-    assert_eq!(scrub_all(&wal, 10_000).0, [0; 0], "all of it is known");
+    assert_eq!(scrub_all(&mut wal, 10_000).0, [0; 0], "all of it is known");
     assert_eq!(wal.repair(&made.model.entries).unwrap().len(), expected.len() + 1);
-    assert_eq!(scrub_all(&wal, 10_000).0, [0; 0]);
+    assert_eq!(scrub_all(&mut wal, 10_000).0, [0; 0]);
     // What else stood in the block is written again when the log is opened.
     drop(open_known(&mut disk.clone(), &made.model, "repaired").unwrap());
     made.assert_restored(&image(&disk), "repaired");

@@ -203,7 +203,8 @@ fn change(disk: &mut MemDisk, input: &mut Input<'_>) {
                 put_checksum(copy, 8, 12, 24_usize.saturating_add(length));
             }
         } else {
-            let all = Mends { header: true, seal: true, frames: true, identifiers: true };
+            let all =
+                Mends { header: true, seal: true, summary: true, frames: true, identifiers: true };
             mend_segment(&mut bytes, all);
         }
     }

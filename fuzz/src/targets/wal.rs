@@ -11,14 +11,15 @@ use super::{KIB, MIB, no_words};
 use crate::Target;
 use crate::bytes_of::{Input, noise, put};
 use crate::history::{
-    FRAMES, Found, FoundEntry, History, ID, Mends, SEAL, entry, mend_segment, names, options,
-    replace,
+    FRAMES, Found, FoundEntry, History, ID, Mends, SEAL, SUMMARY, entry, mend_segment, names,
+    options, replace, summary_end,
 };
 
 pub(super) const SEGMENT: Target = Target {
     name: "wal_segment",
     about: "two segments of any bytes, checksums put right: refused with the place, or a log that \
-            can be read, continued and opened again; `inspect` walks through all of it",
+            can be read, continued and opened again, or, where there is a summary, that is told to \
+            be damaged when it is read; `inspect` walks through all of it",
     run: segment,
     seeds: segment_seeds,
     words: segment_words,
@@ -37,8 +38,13 @@ pub(super) const IDENTIFIERS: Target = Target {
     memory_max: 16 * MIB,
 };
 
-/// Reads a log whole, around what is damaged; checks that what recovery says is what is there.
-fn read_whole(wal: &Wal<MemDisk>, disk: &MemDisk, recovered: &Recovered) -> Found {
+/// Reads a log whole, around what is damaged; checks that what recovery says is what is there. In a
+/// segment with a summary something may be damaged beyond repair.
+fn read_whole(
+    wal: &mut Wal<MemDisk>,
+    disk: &MemDisk,
+    recovered: &Recovered,
+) -> Result<Found, WalError> {
     let mut entries: Vec<FoundEntry> = Vec::new();
     assert_eq!(recovered.last_index, wal.last_index());
     while (entries.len() as u64) < wal.last_index() {
@@ -50,10 +56,11 @@ fn read_whole(wal: &Wal<MemDisk>, disk: &MemDisk, recovered: &Recovered) -> Foun
             }
             Err(WalError::Faulty { index, term }) => {
                 assert_eq!(index, next, "a read stops before what is damaged");
+                assert_eq!(wal.note_faulty(index)?, term == 0, "a known one has its term");
                 let header = wal.header(disk, index).expect("a faulty entry's header is known");
-                assert_eq!(header.term, term);
                 entries.push(FoundEntry::Faulty(header));
             }
+            Err(error @ WalError::Corrupt { .. }) => return Err(error),
             Err(error) => panic!("the log was opened, but: {error}"),
         }
     }
@@ -69,8 +76,8 @@ fn read_whole(wal: &Wal<MemDisk>, disk: &MemDisk, recovered: &Recovered) -> Foun
     assert_eq!(runs, recovered.runs);
     let found = Found { hard_state: recovered.hard_state, entries };
     let known: Vec<u64> = wal.faulty().map(|(index, _)| index).collect();
-    assert_eq!(found.faulty(), known, "what is damaged is known when the log is opened");
-    found
+    assert_eq!(found.faulty(), known, "what is damaged is known when the log was read");
+    Ok(found)
 }
 
 /// A refusal names a place, or what is missing.
@@ -108,6 +115,7 @@ fn segment(input: &[u8]) {
         let piece = input.take(size.into());
         let file = files[usize::from(place >> 2 & 1)].get_or_insert_with(|| vec![0; length]);
         let at = match place % 4 {
+            _ if place & 8 != 0 => SUMMARY + offset % (FRAMES - SUMMARY),
             0 => offset % 64,
             1 => SEAL + offset % 32,
             2 => FRAMES + 8 * offset,
@@ -120,6 +128,7 @@ fn segment(input: &[u8]) {
         seal: flags & 2 != 0,
         frames: flags & 4 != 0,
         identifiers: flags & 8 != 0,
+        summary: flags & 32 != 0,
     };
     let mut disk = MemDisk::new();
     for (file, number) in files.iter_mut().zip(1..) {
@@ -131,7 +140,51 @@ fn segment(input: &[u8]) {
     if flags & 16 != 0 {
         inspect(&files);
     }
-    open_twice(&mut disk);
+    let has_summary = |file: &Vec<u8>| file[SUMMARY..FRAMES].iter().any(|byte| *byte != 0);
+    if files.iter().flatten().any(has_summary) {
+        open_by_summaries(&mut disk);
+    } else {
+        open_twice(&mut disk);
+    }
+}
+
+/// Opens a log whose summaries may be made up: what it holds is read, or told to be damaged.
+fn open_by_summaries(disk: &mut MemDisk) {
+    let mut wal = match Wal::open(disk, options()) {
+        Ok((wal, _)) => wal,
+        Err(error) => return check_refusal(&error),
+    };
+    let mut next = 1;
+    while next <= wal.last_index() {
+        match wal.read(disk, next, wal.last_index(), 30_000) {
+            Ok(entries) => {
+                for entry in &entries {
+                    assert_eq!(entry.header.index, next);
+                    next += 1;
+                }
+                assert!(!entries.is_empty(), "a read makes progress");
+            }
+            Err(WalError::Faulty { index, .. }) => {
+                assert_eq!(index, next, "a read stops before what is damaged");
+                match wal.note_faulty(index) {
+                    Ok(_) => next += 1,
+                    Err(error) => return check_refusal(&error),
+                }
+            }
+            Err(error) => return check_refusal(&error),
+        }
+    }
+    let mut next = 1;
+    loop {
+        match wal.scrub(next, 30_000) {
+            Ok((1, _)) => break,
+            Ok((then, _)) => {
+                assert!(then > next, "it goes on");
+                next = then;
+            }
+            Err(error) => return check_refusal(&error),
+        }
+    }
 }
 
 /// Opens a log, reads it, continues it and opens it again, if it can be opened.
@@ -140,7 +193,7 @@ fn open_twice(disk: &mut MemDisk) {
         Ok(opened) => opened,
         Err(error) => return check_refusal(&error),
     };
-    let before = read_whole(&wal, disk, &recovered);
+    let before = read_whole(&mut wal, disk, &recovered).expect("all of it was read before");
     let term = before.entries.last().map_or(0, |entry| entry.header().term);
     let hard_state = HardState { term: before.hard_state.term.max(term).max(1), vote: None };
     let last = before.entries.len() as u64;
@@ -151,8 +204,8 @@ fn open_twice(disk: &mut MemDisk) {
         entries: vec![next.clone()],
     });
     wal.commit(disk).expect("the disk is well");
-    let (wal, recovered) = Wal::open(disk, options()).expect("what was written is opened");
-    let after = read_whole(&wal, disk, &recovered);
+    let (mut wal, recovered) = Wal::open(disk, options()).expect("what was written is opened");
+    let after = read_whole(&mut wal, disk, &recovered).expect("what was read is read again");
     assert_eq!(after.hard_state, hard_state);
     let next = FoundEntry::Whole(next);
     assert_eq!(after.entries.split_last(), Some((&next, &before.entries[..])));
@@ -194,9 +247,15 @@ fn segment_input(flags: u8, disk: &MemDisk) -> Vec<u8> {
         };
         piece(0, 0, &file[..64]);
         piece(1, 0, &file[SEAL..SEAL + 32]);
+        if flags & 32 != 0
+            && let Some(end) = summary_end(file).filter(|end| *end > SUMMARY + 64)
+        {
+            piece(8, 0, &file[SUMMARY..end]);
+        }
         let middle = file.len() / 2;
         let end = file[..middle].iter().rposition(|byte| *byte != 0).map_or(FRAMES, |at| at + 1);
-        piece(2, 0, &file[FRAMES..end.max(FRAMES)]);
+        // Of a large entry the beginning.
+        piece(2, 0, &file[FRAMES..end.clamp(FRAMES, FRAMES + 1_000)]);
         let from =
             file[middle..].iter().position(|byte| *byte != 0).map_or(file.len(), |at| middle + at);
         piece(3, file.len() - from, &file[from..]);
@@ -218,11 +277,17 @@ fn segment_seeds() -> Vec<Vec<u8>> {
             seeds.push(segment_input(flags, &history.disk));
         }
     }
+    for seed in 0..8_u8 {
+        // Two large batches, of which the second one takes another segment: the first is sealed.
+        let bytes = [4, 0, seed % 7, seed, 8, 7, seed, 9, 0, 1, 1, 7, seed, 9];
+        let history = History::write(&mut Input(&bytes));
+        seeds.push(segment_input(63, &history.disk));
+    }
     seeds
 }
 
 fn segment_words() -> Vec<String> {
-    ["TCTWAL\n", "TFRM", "SEAL"].map(str::to_owned).to_vec()
+    ["TCTWAL\n", "TFRM", "SEAL", "SUMM"].map(str::to_owned).to_vec()
 }
 
 /// A history, then what is damaged: bytes among the identifiers of one segment, or one stretch of
@@ -265,7 +330,13 @@ fn identifiers(input: &[u8]) {
             return check_refusal(&error);
         }
     };
-    let found = read_whole(&wal, &disk, &recovered);
+    let found = match read_whole(&mut wal, &disk, &recovered) {
+        Ok(found) => found,
+        Err(error) => {
+            assert!(!history.is_clean, "one damaged stretch destroys no log: {error}");
+            return check_refusal(&error);
+        }
+    };
     let Some(content) = history.allows(&found) else {
         panic!(
             "acknowledged up to entry {} in {:?}, found up to {} in {:?}, and not told",
@@ -278,6 +349,6 @@ fn identifiers(input: &[u8]) {
     let repaired = wal.repair(&content.entries).expect("the disk is well");
     assert_eq!(repaired, found.faulty(), "with the right bytes it is repaired");
     let whole = content.entries.iter().cloned().map(FoundEntry::Whole).collect();
-    let found = read_whole(&wal, &disk, &recovered);
+    let found = read_whole(&mut wal, &disk, &recovered).expect("it was read before");
     assert_eq!(found, Found { hard_state: content.hard_state, entries: whole });
 }

@@ -5,22 +5,22 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tercet_raft::{Config, EntryKind, Incarnation, Index, NodeId, NodeSet, Raft, Time};
 use tercet_seeded::{Bug, has};
-use tercet_wal::{Disk, Wal, WalError};
+use tercet_wal::{Disk, Entry, Wal, WalError};
 
 use super::repair::{Scrub, entries};
 use super::{FILES_INTERVAL, Phase, Readmits, Replica, Running, Tail};
 use crate::config::ReplicaConfig;
-use crate::content::kind_of;
+use crate::content::{KIND_READMIT, kind_of};
 use crate::error::{OpenError, io};
 use crate::forming::{FormStep, Forming};
 use crate::health::DiskHealth;
 use crate::identity::{Generation, Identity, IdentityError, IdentityState};
 use crate::io::{Effect, PeerMessage};
-use crate::values::{Check, ValuesFile};
+use crate::values::ValuesFile;
 use crate::window::{Window, WindowLimits};
 
-/// How many bytes of entries are read at a time when the log is walked.
-const WALK_BYTES: u64 = 4 << 20;
+/// How many bytes of entries are read at a time.
+const READ_BYTES: u64 = 4 << 20;
 /// Where files go that a node which lost its memory had: a cache at best, kept for a person.
 pub(super) const LOST_DIR: &str = "lost";
 
@@ -98,9 +98,7 @@ impl<D: Disk> Replica<D> {
         if is_member && lost.is_none() {
             match Wal::open(&mut disk, config.wal.clone()) {
                 Ok(opened) => wal = Some(opened),
-                Err(error @ (WalError::Missing { .. } | WalError::Corrupt { .. })) => {
-                    lost = Some(error.to_string());
-                }
+                Err(error) if is_memory_lost(&error) => lost = Some(error.to_string()),
                 Err(error) => return Err(error.into()),
             }
         }
@@ -134,7 +132,14 @@ impl<D: Disk> Replica<D> {
             connected: NodeSet::EMPTY,
         };
         if is_member {
-            replica.run(wal, now)?;
+            match replica.run(wal, now) {
+                // A sealed segment is not read before something of it is wanted.
+                Err(OpenError::Wal(error)) if is_memory_lost(&error) => {
+                    let Self { disk, config, .. } = replica;
+                    return Self::open(disk, config, Some(error.to_string()), random, now);
+                }
+                result => result?,
+            }
         } else {
             let peers = replica.peers();
             let mut forming = Forming::new(replica.identity.clone(), peers, random(), now);
@@ -239,18 +244,13 @@ impl<D: Disk> Replica<D> {
             health: DiskHealth::default(),
             check_files_at: now.after(FILES_INTERVAL),
         };
-        let (readmits, cut) = running.walk(&mut self.disk)?;
+        let readmits = running.recall(&self.disk, &recovered.marks)?;
         let faulty: BTreeSet<Index> = running.wal.faulty().map(|(index, _)| Index(index)).collect();
         if let Some(first) = faulty.first() {
             self.effects.push_back(Effect::Warning(format!(
                 "{} of the log are damaged on this disk, the first is entry {first}: asking the \
                  others for them",
                 entries(faulty.len())
-            )));
-        }
-        if cut > 0 && faulty.is_empty() {
-            self.effects.push_back(Effect::Warning(format!(
-                "values.log differed from the log in its last {cut} bytes: made again from there"
             )));
         }
         let recovered = tercet_raft::Recovered {
@@ -305,46 +305,62 @@ impl<D: Disk> Replica<D> {
 }
 
 impl<D: Disk> Running<D> {
-    /// Walks the whole log once, at the start: compares `values.log` with it, and remembers the
-    /// request ids and the Readmit entries in it.
-    fn walk(&mut self, disk: &mut D) -> Result<(Readmits, u64), OpenError> {
-        let values = ValuesFile::open(disk).map_err(io("open values.log"))?;
-        let values = std::mem::replace(&mut self.values, values);
-        let mut check = Check::new(values).map_err(io("read values.log"))?;
+    /// Reads what has to be known of the log at the start: the Readmit entries in it, and the
+    /// request ids of its last entries. Of the others `marks` are those without records.
+    fn recall(&mut self, disk: &D, marks: &[(u64, u8)]) -> Result<Readmits, OpenError> {
         let mut readmits = BTreeMap::new();
         let last = self.wal.last_index();
         // Older ids would be forgotten again at once.
         let window_from = last.saturating_sub(self.window_limits.count_max as u64);
-        let mut next = self.wal.first_index();
+        let is_readmit = |(index, kind): &(u64, u8)| *kind == KIND_READMIT && *index < window_from;
+        for (index, _) in marks.iter().copied().filter(is_readmit) {
+            for entry in self.read_around(disk, index, index)? {
+                note_readmit(&entry, &mut readmits);
+            }
+        }
+        let mut has_older = window_from > 0;
+        let mut next = window_from.max(self.wal.first_index());
         while next <= last {
-            let read = match self.wal.read(disk, next, last, WALK_BYTES) {
-                Ok(read) => read,
-                Err(WalError::Faulty { index, .. }) => {
-                    // Read whole a moment ago, and damaged now: from here on known as such.
-                    self.wal.note_faulty(index)?;
-                    let header = self.wal.header(disk, index)?;
-                    self.note_damaged_entry(&header, index > window_from);
-                    check.stop();
-                    next = index + 1;
-                    continue;
-                }
-                Err(error) => return Err(error.into()),
-            };
+            let read = self.read_around(disk, next, last)?;
+            if read.is_empty() {
+                let header = self.wal.header(disk, next)?;
+                self.note_damaged_entry(&header, next > window_from);
+                next += 1;
+            }
             for entry in read {
                 next = entry.header.index + 1;
-                check.entry(&entry).map_err(io("read values.log"))?;
-                if let EntryKind::Readmit { node, incarnation } = kind_of(&entry) {
-                    readmits.insert(Index(entry.header.index), (node, incarnation));
-                }
+                note_readmit(&entry, &mut readmits);
                 self.note_appended(&entry);
+                if std::mem::take(&mut has_older) {
+                    self.window.forget_before(entry.header.time_ms);
+                }
                 if entry.header.index > window_from && !has(Bug::ForgetIdsOnStart) {
                     self.remember_request(&entry);
                 }
             }
         }
-        let (values, cut) = check.finish().map_err(io("cut values.log"))?;
-        self.values = values;
-        Ok((readmits, cut))
+        Ok(readmits)
+    }
+
+    /// Entries from `first` on; none if that one is damaged, which is known from here on.
+    fn read_around(&mut self, disk: &D, first: u64, last: u64) -> Result<Vec<Entry>, WalError> {
+        match self.wal.read(disk, first, last, READ_BYTES) {
+            Err(WalError::Faulty { index, .. }) => {
+                self.wal.note_faulty(index)?;
+                Ok(Vec::new())
+            }
+            read => read,
+        }
+    }
+}
+
+const fn is_memory_lost(error: &WalError) -> bool {
+    matches!(error, WalError::Missing { .. } | WalError::Corrupt { .. })
+}
+
+fn note_readmit(entry: &Entry, readmits: &mut Readmits) {
+    if let EntryKind::Readmit { node, incarnation } = kind_of(entry) {
+        readmits.insert(Index(entry.header.index), (node, incarnation));
     }
 }
 

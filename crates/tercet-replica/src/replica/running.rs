@@ -97,11 +97,6 @@ impl<D: Disk> Running<D> {
     ) -> Result<(), Fatal> {
         assert!(from > self.applied, "what was applied is never cut: {from} ≤ {}", self.applied);
         self.window.truncate(from);
-        if self.values.written() >= from {
-            // Lines that stood in the file, but for entries that were never committed: somebody
-            // else wrote them.
-            self.rebuild_values(disk);
-        }
         self.unknown_requests.split_off(&from);
         // A leader never cuts its own log; one that has just stepped down may.
         let kept = self.pending.partition_point(|pending| pending.seen.index < from);

@@ -7,16 +7,25 @@ use tercet_wal::{Disk, WalError};
 use super::Running;
 use crate::error::{Fatal, fatal};
 use crate::io::Effect;
-use crate::values::ValuesFile;
+use crate::values::{AppendError, ValuesFile};
 
 /// How many bytes of entries go to `values.log` in one slice.
-const VALUES_SLICE_BYTES: usize = 4 << 20;
+const VALUES_SLICE_BYTES: u64 = 4 << 20;
+/// The same, as long as the file is compared: after a start there may be much of that, and clients
+/// wait in between.
+const CONFIRM_SLICE_BYTES: u64 = 1 << 20;
 
 impl<D: Disk> Running<D> {
     pub(super) fn values_behind(&self) -> bool {
         let next = self.values.written() + 1;
         // Behind a damaged entry the file waits until that is repaired.
-        self.values_error.is_none() && next <= self.applied && !self.wal.is_faulty(next)
+        let has_next = next <= self.applied && !self.wal.is_faulty(next);
+        self.values_error.is_none() && (has_next || self.values_too_long())
+    }
+
+    /// Whether more is found in `values.log` than the log can ever confirm.
+    fn values_too_long(&self) -> bool {
+        self.values.written() == self.wal.last_index() && self.values.is_unconfirmed()
     }
 
     /// Writes the next slice of `values.log`.
@@ -25,12 +34,14 @@ impl<D: Disk> Running<D> {
         disk: &D,
         effects: &mut VecDeque<Effect>,
     ) -> Result<(), Fatal> {
-        while self.values.written() < self.applied
-            && self.values.pending_bytes() < VALUES_SLICE_BYTES
-        {
+        let mut left = match self.values.is_unconfirmed() {
+            true => CONFIRM_SLICE_BYTES,
+            false => VALUES_SLICE_BYTES,
+        };
+        let mut result = Ok(());
+        while self.values.written() < self.applied && left > 0 && result.is_ok() {
             let next = self.values.written() + 1;
-            let budget = (VALUES_SLICE_BYTES - self.values.pending_bytes()) as u64;
-            let read = match self.wal.read(disk, next, self.applied, budget) {
+            let read = match self.wal.read(disk, next, self.applied, left) {
                 Ok(read) => read,
                 Err(WalError::Faulty { index, .. }) => {
                     self.wal.note_faulty(index).map_err(fatal)?;
@@ -40,13 +51,30 @@ impl<D: Disk> Running<D> {
                 Err(error) => return Err(fatal(error)),
             };
             for entry in read {
-                if let Err(error) = self.values.append(&entry) {
-                    return Err(Fatal::LostMemory(error.to_string()));
+                left = left.saturating_sub(entry.frame.len() as u64);
+                match self.values.append(&entry) {
+                    Ok(()) => {}
+                    Err(AppendError::Records(error)) => {
+                        return Err(Fatal::LostMemory(error.to_string()));
+                    }
+                    Err(AppendError::File(error)) => {
+                        result = Err(error);
+                        break;
+                    }
                 }
             }
         }
+        if result.is_ok() && self.values_too_long() {
+            result = self.values.cut_unconfirmed();
+        }
+        let cut = self.values.take_cut();
+        if cut > 0 {
+            effects.push_back(Effect::Warning(format!(
+                "values.log differed from the log in its last {cut} bytes: made again from there"
+            )));
+        }
         // The file is not the truth: what cannot be written now is written later.
-        let error = self.values.flush().err().map(|error| error.to_string());
+        let error = result.and_then(|()| self.values.flush()).err().map(|error| error.to_string());
         if let (Some(error), None) = (&error, &self.values_error) {
             effects.push_back(Effect::Warning(format!("values.log cannot be written: {error}")));
         }
