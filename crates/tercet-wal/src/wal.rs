@@ -435,15 +435,11 @@ impl<D: Disk> Wal<D> {
             id_slots.next().expect("one for each").copy_from_slice(&id.encode());
         };
         add_id(Identifier::Frame(FrameId::of(&header, offset(segment.end))));
-        let mut id_at = segment.ids - ID_BYTES as u64;
-        let mut places = Vec::with_capacity(self.staged_count);
         let encoded = header.encode();
         let mut pieces: Vec<&[u8]> = Vec::with_capacity(1 + self.staged_count);
         pieces.push(&encoded);
         for entry in self.tail.range(first..) {
             add_id(Identifier::Entry(EntryId::of(&entry.header, offset(at))));
-            id_at -= ID_BYTES as u64;
-            places.push((entry.header, Place::new(&entry.header, at, id_at)));
             pieces.push(&entry.frame);
             at += entry.frame.len() as u64;
         }
@@ -451,6 +447,7 @@ impl<D: Disk> Wal<D> {
         file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", name))?;
         file.write_at(&ids, segment.ids - ids_bytes).map_err(io_error("write", name))?;
         sync_seeded(file).map_err(io_error("sync", name))?;
+        let (mut at, mut id) = (segment.end + FRAME_HEADER_BYTES as u64, segment.ids);
         segment.end += header.space();
         segment.ids -= ids_bytes;
         let is_half_full = segment.end + (segment.bytes - segment.ids) > segment.bytes / 2;
@@ -458,8 +455,11 @@ impl<D: Disk> Wal<D> {
         if let Some(from) = self.staged_truncate {
             self.cut(from);
         }
-        for (header, place) in places {
-            self.contents.push(&header, place);
+        id -= ID_BYTES as u64;
+        for entry in self.tail.range(first..) {
+            id -= ID_BYTES as u64;
+            self.contents.push(&entry.header, Place::new(&entry.header, at, id));
+            at += entry.frame.len() as u64;
         }
         self.last_on_disk = self.contents.next_index() - 1;
         self.hard_state = hard_state;
