@@ -662,8 +662,8 @@ impl Raft {
         self.write(None, truncate_from, first, entries)
     }
 
-    /// The write after which everything up to `index` is durable; none if it is already.
-    pub(crate) fn write_of(&self, index: Index) -> WriteId {
+    /// The write after which everything up to `index` is durable; `WriteId(0)` if it is already.
+    pub fn write_of(&self, index: Index) -> WriteId {
         if index <= self.durable {
             return WriteId(0);
         }
@@ -699,11 +699,17 @@ impl Raft {
         self.hand_out_commit();
     }
 
+    /// The last write with a hard state.
+    pub const fn hard_state_write(&self) -> WriteId {
+        self.hard_state_write
+    }
+
     pub(crate) fn is_hard_state_durable(&self) -> bool {
         self.hard_state_write <= self.durable_write
     }
 
-    pub(crate) fn is_durable(&self, write: WriteId) -> bool {
+    /// Whether this write was reported durable.
+    pub fn is_durable(&self, write: WriteId) -> bool {
         write <= self.durable_write
     }
 

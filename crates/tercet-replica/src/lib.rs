@@ -3,8 +3,8 @@
 //!
 //! The server runs exactly this behind sockets, and the simulator runs exactly this over a virtual
 //! network and disk. Whatever is decided between a message's arrival and its answer is decided in
-//! here or in `tercet-raft`; whoever drives a [`Replica`] carries messages, tells the time and
-//! says when to [`flush`](Replica::flush).
+//! here or in `tercet-raft`; whoever drives a [`Replica`] carries messages, tells the time, says when
+//! to write ([`begin_flush`](Replica::begin_flush)), and syncs what was written.
 //!
 //! ```text
 //!  submit ──►┌───────────────────────── Replica ──────────────────────────┐

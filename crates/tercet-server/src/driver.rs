@@ -5,6 +5,7 @@
 //!   wait ─► drain ─► step ─► send ─► flush (one write, one sync) ─► send ─► answer ─► wait …
 //! ```
 //! A batch is what arrived while the last one was written: nothing is delayed to make it bigger.
+//! A leader that has more to do than one submit lets another thread wait for the sync, and goes on.
 //! All of the node's state lives on this thread; there are no locks around it.
 
 use std::cell::RefCell;
@@ -36,10 +37,13 @@ use crate::node::{Answered, Command, NodeEvent, Page, Progress, Range, Record, S
 use crate::peer::frame::{Frame, Kind};
 use crate::peer::hello::{Channel, Local};
 use crate::peer::link::{Arrived, Body, LinkEvent, Links, Mailbox};
+use crate::syncer::{Synced, Syncer};
 use crate::timing::Timing;
 
 /// The most inputs that are taken before the disk is written.
 const DRAIN_MAX: usize = 1024;
+/// With fewer entries to sync, a leader waits for the disk itself: nobody else has something for it.
+const BESIDE_MIN: usize = 2;
 /// How often the same reason for refusing a connection is told.
 const REFUSAL_EVERY: Duration = Duration::from_secs(60);
 /// How many reasons are told in that time: garbage can be of many kinds.
@@ -125,6 +129,8 @@ struct Forwarded {
 struct Driver<'a> {
     config: &'a ServerConfig,
     desk: &'a mut Desk,
+    /// Before the replica, which holds the directory: it ends first.
+    syncer: Syncer,
     replica: Replica<FileDisk>,
     links: Links,
     local: Rc<Local>,
@@ -174,9 +180,11 @@ pub(crate) async fn run(
         client_address: config.advertise.clone().unwrap_or_else(|| config.listen.to_string()),
     });
     let (links, mailbox) = Links::start(&local, listener);
+    let failed = |error: io::Error| DriverError::Failed { data: data(), what: error.to_string() };
     let mut driver = Driver {
         config,
         desk,
+        syncer: Syncer::start().map_err(failed)?,
         replica,
         links,
         peers: local
@@ -244,12 +252,17 @@ impl Driver<'_> {
         // nothing, and most of what is due is put off again and again.
         let timer = tokio::time::sleep_until(Instant::now().into());
         tokio::pin!(timer);
+        let sync_ended = self.syncer.ended();
         loop {
             // Lets the links read what has come, so that it joins this turn's batch.
             tokio::task::yield_now().await;
             // Those who were answered have their answers.
             self.replica.write_values()?;
-            if !self.replica.needs_flush() && !self.replica.needs_values() {
+            // What a full disk did not take waits for something to change.
+            let can_flush = self.syncer.since.is_none()
+                && self.replica.needs_flush()
+                && !self.replica.alarms().disk_full;
+            if !can_flush && !self.replica.needs_values() {
                 let due = self.due(stop_at).into();
                 if due < timer.deadline() || timer.is_elapsed() {
                     timer.as_mut().reset(due);
@@ -260,6 +273,7 @@ impl Driver<'_> {
                     Some(event) = mailbox.events.recv() => self.on_link(event)?,
                     Some(arrived) = mailbox.bulk.recv() => self.on_arrived(arrived)?,
                     Some(command) = self.desk.commands.recv() => self.on_command(command)?,
+                    () = sync_ended.notified() => {}
                     () = &mut timer => {}
                     changed = stop.changed(), if stop_at.is_none() => {
                         if changed.is_err() || *stop.borrow() {
@@ -306,7 +320,8 @@ impl Driver<'_> {
         let due = self.desk.started + Duration::from_micros(self.replica.poll_timeout().0);
         let held = self.desk.lab.as_ref().and_then(Lab::due);
         let untold = self.classic.as_ref().and_then(|classic| classic.due(self.applied()));
-        held.into_iter().chain(untold).chain(stop_at).fold(due, Instant::min)
+        let stalled = self.syncer.since.map(|since| since + self.config.timing.heartbeat);
+        held.into_iter().chain(untold).chain(stop_at).chain(stalled).fold(due, Instant::min)
     }
 
     fn now(&self) -> Time {
@@ -400,6 +415,10 @@ impl Driver<'_> {
 
     /// Ends a turn: timers, sends, the disk, answers.
     fn settle(&mut self) -> Result<(), Fatal> {
+        // A disk that hangs makes this node fall silent, so that another one leads.
+        if let Some(synced) = self.syncer.take(self.config.timing.heartbeat) {
+            self.end_flush(synced)?;
+        }
         let submits = std::mem::take(&mut self.submits);
         if !submits.is_empty() {
             self.timing.taken(&self.desk.metrics);
@@ -415,22 +434,41 @@ impl Driver<'_> {
         self.send_all(late.unwrap_or_default());
         self.act();
         self.timing.sent(&self.desk.metrics);
-        if self.replica.needs_flush() {
-            let begun = Instant::now();
-            self.desk.metrics.begin_flush(begun);
-            if let Some(lab) = self.desk.lab.as_ref().filter(|lab| !lab.sync_delay.is_zero()) {
-                // A slow disk holds up the whole node, as a real one does.
-                std::thread::sleep(lab.sync_delay);
-            }
-            let flushed = self.replica.flush(now);
-            let took = begun.elapsed();
-            self.desk.metrics.observe_flush(took);
-            flushed?;
-            self.replica.note_sync(self.now(), took)?;
-            self.timing.begin_turn();
-            self.act();
+        self.flush()
+    }
+
+    /// Puts on disk what is staged, unless the disk is busy.
+    fn flush(&mut self) -> Result<(), Fatal> {
+        let begun = Instant::now();
+        if self.syncer.since.is_some() || !self.replica.needs_flush() {
+            return Ok(());
         }
+        let delay = self.desk.lab.as_ref().map_or(Duration::ZERO, |lab| lab.sync_delay);
+        let entries = self.replica.staged_count();
+        let Some(unsynced) = self.replica.begin_flush(self.now())? else {
+            self.act();
+            return Ok(());
+        };
+        self.desk.metrics.begin_flush(begun);
+        if self.leads() && entries >= BESIDE_MIN && delay.is_zero() {
+            self.syncer.begin(unsynced, begun);
+            return Ok(());
+        }
+        // A slow disk holds up the whole node, as a real one does.
+        std::thread::sleep(delay);
+        self.end_flush(Synced::here(unsynced, begun))?;
+        self.timing.begin_turn();
+        self.act();
         Ok(())
+    }
+
+    /// What was written is durable.
+    fn end_flush(&mut self, synced: Synced) -> Result<(), Fatal> {
+        let Synced { result, took } = synced;
+        self.desk.metrics.observe_flush(took);
+        let now = self.now();
+        self.replica.end_flush(now, result)?;
+        self.replica.note_sync(now, took)
     }
 
     fn on_arrived(&mut self, arrived: Arrived) -> Result<(), Fatal> {

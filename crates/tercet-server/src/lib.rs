@@ -14,6 +14,7 @@ pub mod node;
 mod peer;
 mod run;
 mod submit;
+mod syncer;
 mod timing;
 
 pub use api::request_id_of_key;

@@ -15,7 +15,7 @@
 
 use std::collections::BTreeMap;
 
-use tercet_raft::{Event, Index, NodeId, RoleKind};
+use tercet_raft::{Event, Index, NodeId, Raft, RoleKind, WriteId};
 use tercet_replica::IdentityState;
 
 use crate::model::{Action, Broken, Disk, Mode, Model, Slot};
@@ -216,8 +216,8 @@ struct Seen {
     leads: bool,
     is_mute: bool,
     term: u64,
-    /// What it did, as far as that is not yet durable.
-    on_its_way: Vec<Action>,
+    /// What it did, as far as that is not yet durable, and which write makes it so.
+    on_its_way: Vec<(Action, WriteId)>,
     /// Whether it did anything since its disk was last compared.
     is_news: bool,
     /// The term in which it stored the vote with which it leaves its quarantine.
@@ -259,9 +259,7 @@ impl Recorder {
             if !stopped(id) {
                 self.look_at_life(world, id);
                 // What was on its way arrived before anything that came of it happened.
-                if is_synced(world, id) {
-                    self.arrived(id);
-                }
+                self.arrived(world, id);
             }
         }
         for Happened { node, what, .. } in happened {
@@ -273,7 +271,7 @@ impl Recorder {
         }
         for id in world.node_ids() {
             self.look_at_life(world, id);
-            if is_synced(world, id) {
+            if raft(world, id).is_some_and(Raft::is_synced) {
                 self.look_at_disk(world, id);
             }
         }
@@ -296,7 +294,8 @@ impl Recorder {
             return;
         }
         let disk = incarnation(world, id).expect("it runs");
-        let mut on_its_way = std::mem::take(&mut self.seen(id).on_its_way);
+        let on_its_way = std::mem::take(&mut self.seen(id).on_its_way);
+        let mut on_its_way: Vec<Action> = on_its_way.into_iter().map(|(did, _)| did).collect();
         let mut is_mute = true;
         if disk != before.disk {
             self.lines.push(Line::Did(Action::Wipe(id.slot(), disk)));
@@ -319,7 +318,7 @@ impl Recorder {
 
     /// Everything that the node asked to be written is durable now.
     fn look_at_disk(&mut self, world: &World, id: NodeId) {
-        self.arrived(id);
+        self.arrived(world, id);
         let Some(disk) = on_disk(world, id) else { return };
         let seen = self.seen(id);
         // The vote of a node that leaves its quarantine is in no event.
@@ -333,26 +332,35 @@ impl Recorder {
         }
     }
 
-    /// What was on its way is durable.
-    fn arrived(&mut self, id: NodeId) {
-        let actions = std::mem::take(&mut self.seen(id).on_its_way);
-        self.seen(id).is_news |= !actions.is_empty();
-        self.lines.extend(actions.into_iter().map(Line::Did));
+    /// What was on its way, as far as it is durable.
+    fn arrived(&mut self, world: &World, id: NodeId) {
+        let Some(raft) = raft(world, id) else { return };
+        let seen = self.seen.get_mut(&id).expect("the nodes of the world are known");
+        let is_durable = |(_, write): &mut (Action, WriteId)| raft.is_durable(*write);
+        for (did, _) in seen.on_its_way.extract_if(.., is_durable) {
+            seen.is_news = true;
+            self.lines.push(Line::Did(did));
+        }
+    }
+
+    /// What a node did counts when its hard state is durable, and its log up to `last`.
+    fn does(&mut self, world: &World, id: NodeId, action: Action, last: Index) {
+        let write = |raft: &Raft| raft.hard_state_write().max(raft.write_of(last));
+        let write = raft(world, id).map_or(WriteId(0), write);
+        self.seen(id).on_its_way.push((action, write));
     }
 
     /// The log up to `last` is that of the leader of the node's term; it may be durable already.
     fn follows(&mut self, world: &World, id: NodeId, last: Index) {
-        let raft = world.replica(id).and_then(|replica| replica.raft());
-        let is_durable = raft.is_some_and(|raft| raft.durable() >= last);
+        let is_durable = raft(world, id).is_some_and(|raft| raft.durable() >= last);
         let seen = self.seen(id);
         let action = Action::Follow(id.slot(), seen.term, last.0);
-        let waits =
-            |action: &Action| !matches!(action, Action::Follow(_, term, _) if *term == seen.term);
+        let waits = |(action, _): &(Action, WriteId)| !matches!(action, Action::Follow(_, term, _) if *term == seen.term);
         if is_durable && !seen.on_its_way.iter().any(waits) {
             seen.is_news = true;
             self.lines.push(Line::Did(action));
         } else {
-            seen.on_its_way.push(action);
+            self.does(world, id, action, last);
         }
     }
 
@@ -360,22 +368,19 @@ impl Recorder {
     fn look_at_event(&mut self, world: &World, id: NodeId, event: &Event) {
         let slot = id.slot();
         match event {
-            Event::Durable { .. } => self.arrived(id),
+            Event::Durable { .. } => self.arrived(world, id),
             Event::TermChanged { to, .. } => {
-                let seen = self.seen(id);
-                seen.term = to.0;
-                seen.on_its_way.push(Action::Observe(slot, to.0));
+                self.seen(id).term = to.0;
+                self.does(world, id, Action::Observe(slot, to.0), Index(0));
             }
             Event::VoteAsked { term, .. } => {
                 // It entered the term by itself.
-                let seen = self.seen(id);
-                if seen.on_its_way.last() == Some(&Action::Observe(slot, term.0)) {
-                    seen.on_its_way.pop();
-                }
-                seen.on_its_way.push(Action::Timeout(slot));
+                let on_its_way = &mut self.seen(id).on_its_way;
+                let _ = on_its_way.pop_if(|(did, _)| *did == Action::Observe(slot, term.0));
+                self.does(world, id, Action::Timeout(slot), Index(0));
             }
             Event::VoteGranted { to, term } => {
-                self.seen(id).on_its_way.push(Action::Grant(slot, term.0, to.slot()));
+                self.does(world, id, Action::Grant(slot, term.0, to.slot()), Index(0));
             }
             Event::Role { role: RoleKind::Leader, .. } => {
                 self.seen(id).leads = true;
@@ -390,18 +395,18 @@ impl Recorder {
                     let readmit = readmit_at(world, id, index);
                     self.lines.push(Line::Did(Action::Put(slot, readmit)));
                 }
-                self.seen(id).on_its_way.push(Action::Follow(slot, term.0, last.0));
+                self.does(world, id, Action::Follow(slot, term.0, last.0), *last);
             }
             Event::NeverCommitted { pos } => {
-                self.seen(id).on_its_way.push(Action::Drop(slot, pos.index.0));
+                self.does(world, id, Action::Drop(slot, pos.index.0), pos.index);
             }
             Event::AppendAccepted { last, .. } => self.follows(world, id, *last),
             Event::Committed { to, leads: true, .. } => {
                 self.lines.push(Line::Did(Action::Commit(slot, to.0)));
             }
             Event::Committed { to, leads: false, .. } => {
-                let raft = world.replica(id).and_then(|replica| replica.raft());
-                if let Some(term) = raft.and_then(|raft| raft.term_at(Index(to.0))) {
+                let term = raft(world, id).and_then(|raft| raft.term_at(Index(to.0)));
+                if let Some(term) = term {
                     self.lines.push(Line::Learned(slot, to.0, term.0));
                 }
             }
@@ -420,9 +425,8 @@ impl Recorder {
     }
 }
 
-fn is_synced(world: &World, id: NodeId) -> bool {
-    let raft = world.replica(id).and_then(|replica| replica.raft());
-    raft.is_some_and(tercet_raft::Raft::is_synced)
+fn raft(world: &World, id: NodeId) -> Option<&Raft> {
+    world.replica(id)?.raft()
 }
 
 fn incarnation(world: &World, id: NodeId) -> Option<Disk> {

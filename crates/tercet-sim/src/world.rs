@@ -11,7 +11,7 @@ use tercet_replica::{
     Effect, Fatal, Identity, LabInput, LoggedEntry, PeerMessage, Replica, ReplicaConfig, Submit,
     SubmitError, Submitted,
 };
-use tercet_wal::{Entry, MemDisk, Survive, WalOptions};
+use tercet_wal::{Entry, MemDisk, MemFile, Survive, Unsynced, WalOptions};
 
 use crate::clock::Clock;
 use crate::network::{Fate, Link, Mishaps, Network, Said};
@@ -162,6 +162,9 @@ struct Node {
     paused: bool,
     /// What came while it was paused.
     inbox: Vec<Due>,
+    /// What is written and on its way to the platter …
+    unsynced: Option<Unsynced<MemFile>>,
+    /// … until then; without such, when what is staged is written.
     flush_at: Option<Time>,
     /// When its timer is due, by the world's clock; `None` if it is down or its clock stands still.
     timer_at: Option<Time>,
@@ -260,6 +263,7 @@ impl World {
             life: 0,
             paused: false,
             inbox: Vec::new(),
+            unsynced: None,
             flush_at: None,
             timer_at: None,
             sync: config.sync,
@@ -387,7 +391,6 @@ impl World {
         node.replica = Some(replica.map_err(|error| error.to_string())?);
         node.life += 1;
         node.paused = false;
-        node.flush_at = None;
         for peer in self.node_ids() {
             if peer != id && self.is_up(peer) {
                 self.after(LINK_NOTICE, id, Due::LinkUp { peer });
@@ -422,6 +425,7 @@ impl World {
         node.replica = None;
         node.disk = node.disk.after_crash(survive);
         node.inbox.clear();
+        node.unsynced = None;
         node.flush_at = None;
         node.timer_at = None;
         node.paused = false;
@@ -645,12 +649,7 @@ impl World {
         let id = NodeId::new(slot).expect("slots begin at 1");
         let local = self.local(id);
         if is_due(self.node(id).flush_at) {
-            self.node_mut(id).flush_at = None;
-            let took = self.node(id).sync;
-            self.with_replica(id, |replica| {
-                replica.flush(local)?;
-                replica.note_sync(local, took)
-            });
+            self.flush(id);
         } else {
             self.with_replica(id, |replica| replica.tick(local));
         }
@@ -765,7 +764,32 @@ impl World {
         node.set_timer();
         let needs_flush = node.replica.as_ref().is_some_and(Replica::needs_flush);
         if needs_flush && node.flush_at.is_none() {
-            node.flush_at = Some(now.after(node.sync));
+            node.flush_at = Some(now);
+        }
+    }
+
+    /// What was written is synced now; or what is staged is written, and will be.
+    fn flush(&mut self, id: NodeId) {
+        let (now, local) = (self.now, self.local(id));
+        let node = self.node_mut(id);
+        let (unsynced, took) = (node.unsynced.take(), node.sync);
+        node.flush_at = None;
+        if let Some(unsynced) = unsynced {
+            return self.with_replica(id, |replica| {
+                replica.end_flush(local, unsynced.sync())?;
+                replica.note_sync(local, took)
+            });
+        }
+        let Some(replica) = node.replica.as_mut() else { return };
+        match replica.begin_flush(local) {
+            Ok(unsynced) => {
+                if unsynced.is_some() || replica.needs_flush() {
+                    node.flush_at = Some(now.after(took));
+                }
+                node.unsynced = unsynced;
+                self.settle_node(id);
+            }
+            Err(fatal) => self.stop(id, &fatal),
         }
     }
 

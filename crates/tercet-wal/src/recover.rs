@@ -554,7 +554,7 @@ pub(crate) fn scan_sealed<F: DiskFile>(
     let corrupt =
         |offset, what: String| WalError::Corrupt { segment: segment.name.clone(), offset, what };
     let mut bytes = Vec::new();
-    let unreadable = read_segment_file(&segment.file, &segment.name, &mut bytes)?;
+    let unreadable = read_segment_file(&*segment.file, &segment.name, &mut bytes)?;
     if (bytes.len() as u64) < segment.bytes {
         return Err(WalError::Lost { path: segment.name.clone() });
     }
@@ -602,7 +602,7 @@ pub(crate) fn scan_sealed<F: DiskFile>(
 pub(crate) fn mend_sealed<F: DiskFile>(segment: &Segment<F>, log_id: u16) -> Result<(), WalError> {
     let (_, mends) = scan_sealed(segment, log_id)?;
     for (offset, bytes) in mends {
-        write_over(&segment.file, &bytes, offset).map_err(io_error("write", &segment.name))?;
+        write_over(&*segment.file, &bytes, offset).map_err(io_error("write", &segment.name))?;
     }
     segment.file.sync().map_err(io_error("sync", &segment.name))
 }
@@ -831,7 +831,7 @@ fn apply<D: Disk>(
 fn mend<D: Disk>(wal: &Wal<D>, mends: &[Mend]) -> Result<(), WalError> {
     for Mend { segment, offset, bytes } in mends {
         let segment = &wal.segments[*segment];
-        write_over(&segment.file, bytes, *offset).map_err(io_error("write", &segment.name))?;
+        write_over(&*segment.file, bytes, *offset).map_err(io_error("write", &segment.name))?;
     }
     let newest = wal.segments.len() - 1;
     for (position, segment) in wal.segments.iter().enumerate() {

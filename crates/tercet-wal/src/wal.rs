@@ -4,6 +4,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use tercet_seeded::{Bug, has};
@@ -173,7 +174,8 @@ pub(crate) struct Segment<F> {
     pub(crate) number: u32,
     /// By which the directory has it.
     pub(crate) name: String,
-    pub(crate) file: F,
+    /// Shared with whoever syncs it.
+    pub(crate) file: Arc<F>,
     /// The file's length.
     pub(crate) bytes: u64,
     /// Where the next frame goes.
@@ -241,6 +243,29 @@ impl<F> Segment<F> {
     }
 }
 
+/// What was written and is not durable yet: [`Self::sync`] it, on any thread, and tell
+/// [`Wal::note_synced`] how that went.
+#[derive(Debug)]
+#[must_use = "nothing of it counts until it is synced"]
+pub struct Unsynced<F> {
+    file: Arc<F>,
+}
+
+impl<F: DiskFile> Unsynced<F> {
+    /// Makes it durable.
+    ///
+    /// # Errors
+    /// The file system's. It must not be tried again.
+    pub fn sync(self) -> io::Result<()> {
+        // With a seeded bug, a failure is taken for something else.
+        match self.file.sync() {
+            Err(_) if has(Bug::IgnoreSyncError) => Ok(()),
+            Err(_) if has(Bug::RetrySync) => self.file.sync(),
+            result => result,
+        }
+    }
+}
+
 /// A write-ahead log; see the crate's head.
 #[derive(Debug)]
 pub struct Wal<D: Disk> {
@@ -264,6 +289,8 @@ pub struct Wal<D: Disk> {
     /// How many entries at the end of `tail` are staged.
     staged_count: usize,
     staged: bool,
+    /// The newest segment has a frame that is not synced yet.
+    unsynced: bool,
     poisoned: bool,
     /// The next segment to look at in [`Self::check_files`].
     check_next: usize,
@@ -310,6 +337,7 @@ impl<D: Disk> Wal<D> {
             staged_truncate: None,
             staged_count: 0,
             staged: false,
+            unsynced: false,
             poisoned: false,
             check_next: 0,
             no_room: false,
@@ -341,12 +369,17 @@ impl<D: Disk> Wal<D> {
         self.staged_truncate.map_or(self.last_on_disk, |from| from - 1)
     }
 
-    /// Whether [`Self::commit`] has something to write.
+    /// Whether [`Self::write`] has something to write.
     pub const fn is_staged(&self) -> bool {
         self.staged
     }
 
-    /// Adds to what the next [`Self::commit`] writes. Readers see it at once.
+    /// How many entries are staged.
+    pub const fn staged_count(&self) -> usize {
+        self.staged_count
+    }
+
+    /// Adds to what the next [`Self::write`] writes. Readers see it at once.
     ///
     /// # Panics
     /// If the entries do not continue the log.
@@ -393,24 +426,59 @@ impl<D: Disk> Wal<D> {
     /// # Errors
     /// [`WalError::Full`]: nothing was written, it stays staged. Any other error poisons the log.
     pub fn commit(&mut self, disk: &mut D) -> Result<(), WalError> {
+        match self.write(disk)? {
+            Some(unsynced) => {
+                let synced = unsynced.sync();
+                self.note_synced(synced)
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Writes all that is staged as one frame, if there is anything. Readers and later writes go by
+    /// it from now on, but nothing of it is durable before it is synced; until then, it is the last
+    /// that was written.
+    ///
+    /// # Errors
+    /// [`WalError::Full`]: nothing was written, it stays staged. Any other error poisons the log.
+    ///
+    /// # Panics
+    /// If what was written before is not synced.
+    pub fn write(&mut self, disk: &mut D) -> Result<Option<Unsynced<D::File>>, WalError> {
+        assert!(!self.unsynced, "one frame at a time is on its way to the disk");
         if self.poisoned {
             return Err(WalError::Poisoned);
         }
         if !self.staged {
-            return Ok(());
+            return Ok(None);
         }
-        let result = self.write(disk);
+        let result = self.write_frame(disk);
         self.poisoned = matches!(&result, Err(error) if !matches!(error, WalError::Full));
-        result
+        self.unsynced = result.is_ok();
+        result.map(Some)
     }
 
-    fn write(&mut self, disk: &mut D) -> Result<(), WalError> {
+    /// What [`Self::write`] gave was synced, or could not be.
+    ///
+    /// # Errors
+    /// The file system's: the log is poisoned.
+    pub fn note_synced(&mut self, synced: io::Result<()>) -> Result<(), WalError> {
+        self.unsynced = false;
+        self.poisoned |= synced.is_err();
+        synced.map_err(io_error("sync", &self.newest().name))
+    }
+
+    fn newest(&self) -> &Segment<D::File> {
+        self.segments.last().expect("a log has a segment")
+    }
+
+    fn write_frame(&mut self, disk: &mut D) -> Result<Unsynced<D::File>, WalError> {
         let first = self.tail.len() - self.staged_count;
         let body_bytes: u64 = self.tail.range(first..).map(|entry| entry.frame.len() as u64).sum();
         let ids_bytes = ((1 + self.staged_count) * ID_BYTES) as u64;
         let need = frame_space(body_bytes) + ids_bytes;
         let reserve = if self.staged_count == 0 { GAP } else { VOTES_RESERVE };
-        if self.segments.last().expect("a log has a segment").room() < need + reserve {
+        if self.newest().room() < need + reserve {
             self.roll(disk, need)?;
         }
         let first_index = self.kept() + 1;
@@ -446,7 +514,7 @@ impl<D: Disk> Wal<D> {
         let (name, file) = (&segment.name, &segment.file);
         file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", name))?;
         file.write_at(&ids, segment.ids - ids_bytes).map_err(io_error("write", name))?;
-        sync_seeded(file).map_err(io_error("sync", name))?;
+        let unsynced = Unsynced { file: Arc::clone(file) };
         let (mut at, mut id) = (segment.end + FRAME_HEADER_BYTES as u64, segment.ids);
         segment.end += header.space();
         segment.ids -= ids_bytes;
@@ -472,7 +540,7 @@ impl<D: Disk> Wal<D> {
         if is_half_full && !self.no_room {
             disk.prepare(&segment_name(next_number), self.segment_bytes(0));
         }
-        Ok(())
+        Ok(unsynced)
     }
 
     fn shrink_tail(&mut self) {
@@ -530,7 +598,7 @@ impl<D: Disk> Wal<D> {
         self.segments.push(Segment {
             number: header.number,
             name: segment_name(header.number),
-            file,
+            file: Arc::new(file),
             bytes: header.bytes,
             end: SEGMENT_HEADER_BYTES,
             ids: header.bytes,
@@ -696,7 +764,7 @@ impl<D: Disk> Wal<D> {
         };
         let Span { frames, ids: Range { start: bottom, end: top } } = segment.span(from, to);
         let mut ids = vec![0; to_usize(top - bottom)];
-        match read_full(&segment.file, &mut ids, bottom) {
+        match read_full(&*segment.file, &mut ids, bottom) {
             Ok(true) => {}
             Ok(false) => return Err(WalError::Lost { path: segment.name.clone() }),
             Err(error) if is_unreadable(&error) => return Ok(None),
@@ -760,7 +828,7 @@ impl<D: Disk> Wal<D> {
         offset: u64,
         index: u64,
     ) -> Result<(), WalError> {
-        match read_full(&segment.file, buffer, offset) {
+        match read_full(&*segment.file, buffer, offset) {
             Ok(true) => Ok(()),
             Ok(false) => Err(WalError::Lost { path: segment.name.clone() }),
             Err(error) if is_unreadable(&error) => Err(WalError::Faulty { index, term: 0 }),
@@ -816,7 +884,7 @@ impl<D: Disk> Wal<D> {
         let (position, place) = self.place(index)?;
         let segment = &self.segments[position];
         let mut slot = [0; ID_BYTES];
-        if matches!(read_full(&segment.file, &mut slot, u64::from(place.id)), Ok(true))
+        if matches!(read_full(&*segment.file, &mut slot, u64::from(place.id)), Ok(true))
             && let Some(Identifier::Entry(id)) = Identifier::decode(&slot)
             && (id.index, id.offset) == (index, place.offset)
         {
@@ -839,7 +907,7 @@ impl<D: Disk> Wal<D> {
             return Ok(());
         }
         let zeros = [0; SUMMARY_BYTES_MAX];
-        let written = write_over(&segment.file, &zeros, SUMMARY_OFFSET)
+        let written = write_over(&*segment.file, &zeros, SUMMARY_OFFSET)
             .and_then(|()| segment.file.sync())
             .map_err(io_error("write", &segment.name));
         self.poisoned |= written.is_err();
@@ -873,12 +941,12 @@ impl<D: Disk> Wal<D> {
             }
             let (position, place) = self.place(index)?;
             let segment = &self.segments[position];
-            write_over(&segment.file, &entry.frame, u64::from(place.offset)).map_err(|source| {
-                match is_unreadable(&source) {
+            write_over(&*segment.file, &entry.frame, u64::from(place.offset)).map_err(
+                |source| match is_unreadable(&source) {
                     true => WalError::Unrepairable { path: segment.name.clone(), index, source },
                     false => io_error("repair", &segment.name)(source),
-                }
-            })?;
+                },
+            )?;
             touched.insert(position);
             repaired.push(index);
         }
@@ -1042,15 +1110,6 @@ fn fitting(places: &[Place], count_max: u64, bytes_max: u64) -> (&[Place], bool)
     let count = places.iter().take_while(fits).count().max(1).min(places.len());
     let wanted = usize::try_from(count_max).unwrap_or(usize::MAX);
     (&places[..count.min(wanted)], count == places.len() && wanted > count)
-}
-
-/// Syncs; with a seeded bug, a failure is taken for something else.
-fn sync_seeded<F: DiskFile>(file: &F) -> io::Result<()> {
-    match file.sync() {
-        Err(_) if has(Bug::IgnoreSyncError) => Ok(()),
-        Err(_) if has(Bug::RetrySync) => file.sync(),
-        result => result,
-    }
 }
 
 fn is_full(error: &io::Error) -> bool {

@@ -1,9 +1,10 @@
 //! The replica: what happens between a message's arrival and its answer.
 //!
 //! Every public function that takes an input steps the core once and acts on what the core wants
-//! done. Writes are only staged then; [`Replica::flush`] puts all that is staged on disk with one
-//! write and one sync, tells the core, and applies what is committed. Between the two the driver
-//! sends: a leader's entries are on their way to the followers while its own disk writes.
+//! done. Writes are only staged then; [`Replica::begin_flush`] writes all that is staged, the driver
+//! syncs it, here or on another thread, and [`Replica::end_flush`] tells the core and applies what
+//! is committed. Before the first and between the two the driver sends, and goes on with what
+//! comes: a leader's entries are on their way to the followers while its own disk writes.
 
 mod open;
 mod read;
@@ -14,6 +15,7 @@ mod values;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::io;
 use std::time::Duration;
 
 use bytes::BytesMut;
@@ -21,7 +23,7 @@ use tercet_raft::{
     BarrierId, DropReason, Event, Incarnation, Index, Input, Message, NodeId, NodeSet, Output,
     Profile, Proposal, ProposalId, Raft, Refusal, RoleKind, Time, TransferError, WriteId,
 };
-use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry, Room, Wal, WalError};
+use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry, Room, Unsynced, Wal, WalError};
 
 use self::open::LOST_DIR;
 use self::repair::Scrub;
@@ -104,8 +106,10 @@ struct Running<D: Disk> {
     /// What was committed and is visible to readers.
     applied: u64,
     applied_next_seq: u64,
-    /// The last write that was staged and not yet reported to the core.
+    /// The last write that is staged.
     staged: Option<WriteId>,
+    /// The last write that is written and not synced yet.
+    unsynced: Option<WriteId>,
     /// In the log's order.
     pending: VecDeque<Pending>,
     /// Committed, but awaited on every member.
@@ -563,10 +567,15 @@ impl<D: Disk> Replica<D> {
         Ok(logged)
     }
 
-    /// Whether [`Self::flush`] has something to do.
+    /// Whether [`Self::begin_flush`] has something to do, once the flush before it has ended.
     pub fn needs_flush(&self) -> bool {
         let waits = |running: &Running<D>| running.staged.is_some() || !running.repairs.is_empty();
         self.running().is_some_and(waits)
+    }
+
+    /// How many entries wait for the next flush.
+    pub fn staged_count(&self) -> usize {
+        self.running().map_or(0, |running| running.wal.staged_count())
     }
 
     /// Whether [`Self::write_values`] has something to do.
@@ -593,32 +602,56 @@ impl<D: Disk> Replica<D> {
     /// # Errors
     /// [`Fatal`]: stop. Nothing of what failed was acknowledged.
     pub fn flush(&mut self, now: Time) -> Result<(), Fatal> {
-        loop {
-            let Phase::Running(running) = &mut self.phase else {
-                return Ok(());
-            };
-            let Some(write) = running.staged else { break };
-            match running.wal.commit(&mut self.disk) {
-                Ok(()) => {}
-                Err(WalError::Full) => {
-                    // Nothing was written; all of it stays staged until there is room.
-                    running.note_full(true, &mut self.effects);
-                    break;
-                }
-                Err(error) => return Err(fatal(error)),
-            }
-            running.staged = None;
-            self.step(now, Input::Durable { write }, Incoming::default())?;
+        while let Some(unsynced) = self.begin_flush(now)? {
+            self.end_flush(now, unsynced.sync())?;
         }
-        self.write_repairs(now)?;
-        let Phase::Running(running) = &mut self.phase else {
-            return Ok(());
-        };
-        running.answer_waiting_all(&mut self.effects);
         Ok(())
     }
 
-    /// The write and sync of a [`Self::flush`] that ended now took so long.
+    /// Writes all that is staged. What it gives is to be synced, on any thread, and then
+    /// [`Self::end_flush`] is due; until then the replica takes inputs as always. With nothing
+    /// given, nothing is due.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop. Nothing of what failed was acknowledged.
+    ///
+    /// # Panics
+    /// If the flush before has not ended.
+    pub fn begin_flush(&mut self, now: Time) -> Result<Option<Unsynced<D::File>>, Fatal> {
+        // They have a sync of their own.
+        self.write_repairs(now)?;
+        let Phase::Running(running) = &mut self.phase else {
+            return Ok(None);
+        };
+        match running.wal.write(&mut self.disk) {
+            Ok(unsynced) => {
+                running.unsynced = running.staged.take();
+                Ok(unsynced)
+            }
+            Err(WalError::Full) => {
+                // Nothing was written; all of it stays staged until there is room.
+                running.note_full(true, &mut self.effects);
+                Ok(None)
+            }
+            Err(error) => Err(fatal(error)),
+        }
+    }
+
+    /// What [`Self::begin_flush`] gave was synced, or could not be: tells the core, and applies what
+    /// is committed.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop. Nothing of what failed was acknowledged.
+    pub fn end_flush(&mut self, now: Time, synced: io::Result<()>) -> Result<(), Fatal> {
+        let Phase::Running(running) = &mut self.phase else {
+            return Ok(());
+        };
+        running.wal.note_synced(synced).map_err(fatal)?;
+        let write = running.unsynced.take().expect("a flush that ends was begun");
+        self.step(now, Input::Durable { write }, Incoming::default())
+    }
+
+    /// The write and sync of a flush that ended now took so long.
     ///
     /// A leader whose disk has become slow, ten times its usual for two seconds, hands leadership
     /// over, though not more often than once a minute.

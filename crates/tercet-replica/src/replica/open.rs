@@ -230,6 +230,7 @@ impl<D: Disk> Replica<D> {
             applied: 0,
             applied_next_seq: 1,
             staged: None,
+            unsynced: None,
             pending: VecDeque::new(),
             waiting_all: BTreeMap::new(),
             barriers: BTreeMap::new(),

@@ -523,6 +523,7 @@ impl Faults {
             return;
         }
         watch.note_crash(id);
+        let survive = watch.may_survive(world, id, survive);
         let raft = world.replica(id).and_then(|replica| replica.raft());
         if raft.is_some_and(|raft| raft.durable() < raft.last().index) {
             watch.count("a crash with an unsynced tail");
@@ -683,20 +684,14 @@ impl Strike<'_> {
         self.stand(State::Down(id));
     }
 
-    /// What survives of a write that fails. A random half of it can cost the node its memory.
+    /// What survives of a write that fails.
     fn survive_in_write(&mut self, id: NodeId) -> Survive {
-        let trusted = self.world.config().rules.trust_wiped;
         let survive = match self.random.below(3) {
             0 => Survive::All,
-            // Who is trusted without a memory never comes out of quarantine.
             1 => Survive::None,
-            _ if trusted || !self.watch.may_lose(self.world, id) => Survive::None,
             _ => Survive::Random(self.random.next()),
         };
-        if matches!(survive, Survive::Random(_)) {
-            let had = identity(self.world, id);
-            self.watch.suspect(id, had.as_ref());
-        }
+        let survive = self.watch.may_survive(self.world, id, survive);
         self.watch.expect_stop(id);
         survive
     }

@@ -158,6 +158,21 @@ impl Watch {
         self.muted(world) < most && !self.is_muted(id)
     }
 
+    /// What survives of what a node was writing when it crashed. A random half of that can cost it
+    /// its memory, or an entry that nobody else has: only if the cluster can bear it. (Who is trusted
+    /// without a memory never comes out of quarantine.)
+    pub(crate) fn may_survive(&mut self, world: &World, id: NodeId, survive: Survive) -> Survive {
+        if !matches!(survive, Survive::Random(_)) {
+            return survive;
+        }
+        if world.config().rules.trust_wiped || !self.may_lose(world, id) {
+            return Survive::None;
+        }
+        let identity = world.replica(id).map(tercet_replica::Replica::identity);
+        self.suspect(id, identity);
+        survive
+    }
+
     /// A node's disk will fail it: that it stops then is no surprise.
     pub(crate) fn expect_stop(&mut self, id: NodeId) {
         self.failing.insert(id);
