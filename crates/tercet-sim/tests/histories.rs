@@ -59,7 +59,7 @@ fn three_nodes_paper() {
 
 #[test]
 fn five_nodes_paper() {
-    busy(5, Profile::Paper, 30_000..30_300);
+    busy(5, Profile::Paper, 30_000..30_700);
 }
 
 #[test]
