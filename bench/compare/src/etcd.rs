@@ -96,7 +96,7 @@ impl System for Etcd {
     }
 
     fn knows(&self, load: &Load) -> bool {
-        load.kind != Kind::Stream
+        matches!(load.kind, Kind::Append | Kind::Read)
     }
 
     fn measure(

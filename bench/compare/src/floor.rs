@@ -304,7 +304,7 @@ impl System for Floor {
     }
 
     fn knows(&self, load: &Load) -> bool {
-        load.kind != Kind::Read
+        matches!(load.kind, Kind::Append | Kind::Stream)
     }
 
     fn measure(
@@ -341,7 +341,7 @@ impl Floor {
         length: Duration,
     ) -> anyhow::Result<Sample> {
         let (connections, each) = match load.kind {
-            Kind::Stream => (load.connections, load.in_flight / load.connections),
+            Kind::Stream | Kind::ReadStream => (load.connections, load.in_flight / load.connections),
             Kind::Append | Kind::Read => (load.in_flight, 1),
         };
         let mut clients = Vec::new();

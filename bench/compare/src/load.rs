@@ -17,6 +17,8 @@ pub(crate) enum Kind {
     Stream,
     /// A linearizable read of one value.
     Read,
+    /// The same, several under way on each connection.
+    ReadStream,
 }
 
 /// So many requests under way on so many connections.
@@ -39,12 +41,16 @@ impl Load {
             load(Kind::Stream, 256, 8),
             load(Kind::Read, 1, 1),
             load(Kind::Read, 64, 8),
+            load(Kind::ReadStream, 64, 8),
         ]
     }
 
     /// The load that a system without streams is measured by.
     pub(crate) fn without_streams(self) -> Self {
-        let kind = if self.kind == Kind::Stream { Kind::Append } else { self.kind };
+        let kind = match self.kind {
+            Kind::Append | Kind::Stream => Kind::Append,
+            Kind::Read | Kind::ReadStream => Kind::Read,
+        };
         Self { kind, ..self }
     }
 }
@@ -56,6 +62,9 @@ impl fmt::Display for Load {
             Kind::Append => write!(f, "append, {in_flight} clients on {connections}"),
             Kind::Stream => write!(f, "append, {in_flight} in flight on {connections} (streams)"),
             Kind::Read => write!(f, "linearizable read, {in_flight} clients on {connections}"),
+            Kind::ReadStream => {
+                write!(f, "linearizable read, {in_flight} in flight on {connections} (streams)")
+            }
         }
     }
 }

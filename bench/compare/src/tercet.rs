@@ -137,12 +137,13 @@ impl Tercet {
         dir: &Path,
     ) -> anyhow::Result<Sample> {
         let mut command = Command::new(&self.program);
-        let what = if load.kind == Kind::Read { "read" } else { "submit" };
+        let is_read = matches!(load.kind, Kind::Read | Kind::ReadStream);
+        let what = if is_read { "read" } else { "submit" };
         command.args(["bench", what, "--json", "--node", nodes, "--size", &VALUE.to_string()]);
         command.args(["--connections", &load.connections.to_string()]);
         command.args(["--duration", &format!("{}ms", length.as_millis())]);
         command.args(["--warm-up", &format!("{}ms", warm_up.as_millis())]);
-        if load.kind == Kind::Stream {
+        if matches!(load.kind, Kind::Stream | Kind::ReadStream) {
             let each = load.in_flight / load.connections;
             command.args(["--stream", "--clients", &load.connections.to_string()]);
             command.args(["--in-flight", &each.to_string()]);

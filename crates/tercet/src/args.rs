@@ -364,7 +364,7 @@ pub(crate) struct BenchArgs {
     /// Each client has so many requests under way
     #[arg(long, default_value_t = 1, value_name = "REQUESTS")]
     pub(crate) in_flight: usize,
-    /// Each client submits over one stream
+    /// Each client submits, or reads, over one stream
     #[arg(long)]
     pub(crate) stream: bool,
     /// The size of a value

@@ -143,6 +143,7 @@ fn request_seeds() -> Vec<Vec<u8>> {
     seeds.push(grpc("tercet.v1.Log/Submit", "", &submit));
     seeds.push(grpc("tercet.v1.Log/SubmitStream", "", &submit));
     seeds.push(grpc("tercet.v1.Log/Read", "", b"\x08\x01\x10\x02\x18\x01"));
+    seeds.push(grpc("tercet.v1.Log/ReadStream", "", b"\x08\x01\x10\x02"));
     seeds.push(grpc("tercet.v1.Log/Tail", "", b""));
     seeds.push(grpc("tercet.v1.Cluster/Status", "", b""));
     seeds.push(grpc("tercet.v1.Cluster/Explain", "\ngrpc-encoding: gzip", b""));

@@ -4,7 +4,6 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use futures_util::StreamExt as _;
 use tercet_client::{ApiError, Reason, explain, to_status, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
@@ -13,6 +12,7 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::Context;
 use super::feed::{Feed, Head};
+use super::in_order::InOrder;
 use super::intake::request_id;
 use crate::node::{NodeHandle, Page, Range, Record, Submit, Submitted};
 
@@ -108,30 +108,18 @@ impl v1::log_server::Log for LogService {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<Self::SubmitStreamStream>, Status> {
-        let context = self.context.clone();
+        let context = Arc::new(self.context.clone());
         let timeout = timeout_of(&request);
-        // Many are under way; the answers come in the order of the requests.
-        let answers = request.into_inner().map(move |request| {
-            let context = context.clone();
+        let submit = move |request: Result<v1::SubmitRequest, Status>| {
+            let context = Arc::clone(&context);
             async move {
                 let deadline = context.intake.deadline(timeout);
                 let submit = submit_of(request?, deadline).map_err(status)?;
                 let done = context.intake.submit(&context.node, submit).await.map_err(status)?;
                 Ok(response_of(done))
             }
-        });
-        let mut answers = Box::pin(answers.buffered(STREAM_WINDOW));
-        let (to_client, from_here) = mpsc::channel(STREAM_WINDOW);
-        tokio::spawn(async move {
-            while let Some(answer) = answers.next().await {
-                let is_last = answer.is_err();
-                // The first error ends the stream, and so does a client that went away.
-                if to_client.send(answer).await.is_err() || is_last {
-                    break;
-                }
-            }
-        });
-        Ok(Response::new(Box::pin(ReceiverStream::new(from_here))))
+        };
+        Ok(Response::new(Box::pin(InOrder::new(request.into_inner(), STREAM_WINDOW, submit))))
     }
 
     type ReadStream = BoxStream<v1::ReadResponse>;
@@ -143,18 +131,7 @@ impl v1::log_server::Log for LogService {
         let Context { node, intake, .. } = &self.context;
         let deadline = intake.deadline(timeout_of(&request));
         let mut reading = Reading::new(request.into_inner());
-        let page = if reading.request.consistency() == v1::Consistency::Linearizable {
-            node.read_linearizable(reading.range(), deadline).await
-        } else {
-            node.read_local(reading.range()).await
-        };
-        let Page { records, next_seq } = page.map_err(status)?;
-        if reading.from > next_seq && !reading.request.follow {
-            let mut error =
-                ApiError::new(Reason::Future, format!("the next sequence number is {next_seq}"));
-            error.next_seq = Some(next_seq);
-            return Err(status(error));
-        }
+        let Page { records, next_seq } = reading.first(node, deadline).await.map_err(status)?;
         // What a read that does not follow ends at: what was there when it began.
         reading.end = next_seq;
         let first = reading.take(records, next_seq);
@@ -170,6 +147,31 @@ impl v1::log_server::Log for LogService {
         let (to_client, from_here) = mpsc::channel(4);
         tokio::spawn(reading.send(node.clone(), first, to_client));
         Ok(Response::new(Box::pin(ReceiverStream::new(from_here))))
+    }
+
+    type ReadStreamStream = BoxStream<v1::ReadResponse>;
+
+    async fn read_stream(
+        &self,
+        request: Request<Streaming<v1::ReadRequest>>,
+    ) -> Result<Response<Self::ReadStreamStream>, Status> {
+        let context = Arc::new(self.context.clone());
+        let timeout = timeout_of(&request);
+        let read = move |request: Result<v1::ReadRequest, Status>| {
+            let context = Arc::clone(&context);
+            async move {
+                let deadline = context.intake.deadline(timeout);
+                let mut reading = Reading::new(request?);
+                if reading.request.follow {
+                    let why = "a stream of reads follows nothing: use Read for that";
+                    return Err(status(ApiError::new(Reason::Invalid, why)));
+                }
+                let page = reading.first(&context.node, deadline).await.map_err(status)?;
+                let Page { records, next_seq } = page;
+                Ok(reading.take(records, next_seq).unwrap_or_default())
+            }
+        };
+        Ok(Response::new(Box::pin(InOrder::new(request.into_inner(), STREAM_WINDOW, read))))
     }
 
     async fn tail(
@@ -221,6 +223,22 @@ impl Reading {
     /// Whether the client wants no other pages than most do.
     const fn is_usual(&self) -> bool {
         self.request.limit == 0 && self.request.max_bytes == 0
+    }
+
+    /// The records of the first answer.
+    async fn first(&self, node: &NodeHandle, deadline: Instant) -> Result<Page, ApiError> {
+        let page = if self.request.consistency() == v1::Consistency::Linearizable {
+            node.read_linearizable(self.range(), deadline).await?
+        } else {
+            node.read_local(self.range()).await?
+        };
+        if self.from > page.next_seq && !self.request.follow {
+            let why = format!("the next sequence number is {}", page.next_seq);
+            let mut error = ApiError::new(Reason::Future, why);
+            error.next_seq = Some(page.next_seq);
+            return Err(error);
+        }
+        Ok(page)
     }
 
     /// The answer with these records; a follower is told nothing of none.

@@ -6,6 +6,7 @@
 mod feed;
 mod grpc;
 mod http;
+mod in_order;
 mod intake;
 mod json;
 mod lab;

@@ -40,6 +40,7 @@ fn a_bench_starts_a_cluster_of_its_own() {
     };
     run(&["submit", "--clients", "4", "--stream", "--in-flight", "8", "--records", "2"]);
     run(&["read", "--clients", "4"]);
+    run(&["read", "--clients", "4", "--stream", "--in-flight", "8"]);
     run(&["tail", "--clients", "3", "--rate", "200"]);
     let report = run(&[
         "submit",

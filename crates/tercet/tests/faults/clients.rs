@@ -125,6 +125,18 @@ stream = channel.stream_stream("/tercet.v1.Log/SubmitStream",
 requests = (message("SubmitRequest")(records=[str(n).encode()]) for n in range(100))
 seqs = [answer.first_seq for answer in stream(requests, timeout=10)]
 assert seqs == list(range(3, 103)), seqs
+stream = channel.stream_stream("/tercet.v1.Log/ReadStream",
+    request_serializer=message("ReadRequest").SerializeToString,
+    response_deserializer=message("ReadResponse").FromString)
+requests = (message("ReadRequest")(from_seq=seq, limit=1) for seq in range(102, 2, -1))
+values = [[r.value for r in answer.records] for answer in stream(requests, timeout=10)]
+assert values == [[str(n).encode()] for n in range(99, -1, -1)], values
+for wrong in (message("ReadRequest")(follow=True), message("ReadRequest")(from_seq=1000)):
+    try:
+        list(stream(iter([wrong]), timeout=10))
+        assert False, "a read was accepted"
+    except grpc.RpcError as error:
+        assert error.code() in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.OUT_OF_RANGE), error
 try:
     call("Log", "Submit", "SubmitRequest", "SubmitResponse",
          message("SubmitRequest")(records=[b"x"], expect_next=1))

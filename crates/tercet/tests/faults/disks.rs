@@ -18,9 +18,10 @@ use crate::{
 /// again on a disk that works, it goes on. It never tries the sync again: after a failed one the
 /// kernel may have dropped the very pages.
 ///
-/// That nothing is acknowledged is read off the system calls: the thread that owns the node sends
-/// nothing to any peer, and makes no other sync, after the one that failed. What was lost would
-/// not show otherwise: the kernel here did keep the pages.
+/// That nothing is acknowledged is read off the system calls: the thread whose sync failed makes no
+/// other, and sends nothing to any peer. (Where that is the thread that only waits for the disk, the
+/// owner may have been sending something else at that moment.) What was lost would not show
+/// otherwise: the kernel here did keep the pages.
 #[test]
 fn fail_a_sync() {
     if !has("strace") {

@@ -15,8 +15,8 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 
 use super::measure::Desk;
 use crate::args::BenchWhat;
@@ -144,8 +144,8 @@ impl Load {
             BenchWhat::Submit if self.stream => {
                 for number in 0..self.clients {
                     let pace = self.pace(number, self.clients, begun, end);
-                    let source = self.clone().submits(connection(number), pace, desk.clone(), None);
-                    tasks.spawn(source);
+                    let submits = Submits { load: self.clone(), value: self.value(), run: None };
+                    tasks.spawn(self.stream(connection(number), pace, desk.clone(), submits));
                 }
             }
             BenchWhat::Submit => {
@@ -157,6 +157,14 @@ impl Load {
                         pace,
                         desk.clone(),
                     ));
+                }
+            }
+            BenchWhat::Read if self.stream => {
+                let count = self.fill(client).await?;
+                for number in 0..self.clients {
+                    let pace = self.pace(number, self.clients, begun, end);
+                    let reads = Reads { count };
+                    tasks.spawn(self.stream(connection(number), pace, desk.clone(), reads));
                 }
             }
             BenchWhat::Read => {
@@ -182,7 +190,9 @@ impl Load {
                 // Those who follow are measured, not the one that feeds them.
                 let source = Connection::new(&targets[0])?;
                 let feed = Self { in_flight: self.in_flight.max(FEED), ..self.clone() };
-                tasks.spawn(feed.submits(source, pace, Desk::new(), Some(run.number)));
+                let run = Some(run.number);
+                let submits = Submits { load: feed.clone(), value: self.value(), run };
+                tasks.spawn(feed.stream(source, pace, Desk::new(), submits));
             }
         }
         Ok(Running(tasks))
@@ -227,53 +237,52 @@ impl Load {
     }
 
     /// A stream with several requests under way. A stream that ends is begun again.
-    async fn submits(
-        self,
+    fn stream<S: Streamed>(
+        &self,
         mut connection: Connection,
         mut pace: Pace,
         desk: Desk,
-        run: Option<u64>,
-    ) {
-        let value = self.value();
-        while !pace.is_over() {
-            let (requests, taken) = mpsc::channel(self.in_flight);
-            let mut answers = match connection.log().submit_stream(ReceiverStream::new(taken)).await
-            {
-                Ok(response) => response.into_inner(),
-                Err(status) => {
-                    connection.turn(&desk, &status).await;
-                    continue;
-                }
-            };
-            let mut pending = VecDeque::new();
+        streamed: S,
+    ) -> impl Future<Output = ()> + Send + use<S> {
+        let in_flight = self.in_flight;
+        async move {
             while !pace.is_over() {
-                let is_open = pending.len() < self.in_flight;
-                tokio::select! {
-                    biased;
-                    () = until(pace.due()), if is_open => {
-                        let due = pace.due();
-                        pace.count = pace.count.saturating_add(1);
-                        let value = match run {
-                            Some(run) => self.stamp(run, due.duration_since(pace.begun)),
-                            None => value.clone(),
-                        };
-                        // There is room for as many as are under way.
-                        if requests.send(self.request(&value)).await.is_err() {
-                            break;
-                        }
-                        pending.push_back(due);
+                let (requests, taken) = mpsc::channel(in_flight);
+                let mut answers = match S::open(connection.log(), ReceiverStream::new(taken)).await
+                {
+                    Ok(answers) => answers,
+                    Err(status) => {
+                        connection.turn(&desk, &status).await;
+                        continue;
                     }
-                    answer = answers.next(), if !pending.is_empty() => match answer {
-                        Some(Ok(_)) => {
-                            if let Some(due) = pending.pop_front() {
-                                desk.done(due, self.records);
+                };
+                let mut pending = VecDeque::new();
+                while !pace.is_over() {
+                    let is_open = pending.len() < in_flight;
+                    tokio::select! {
+                        biased;
+                        () = until(pace.due()), if is_open => {
+                            let due = pace.due();
+                            let request = streamed.request(&pace);
+                            pace.count = pace.count.saturating_add(1);
+                            // There is room for as many as are under way.
+                            if requests.send(request).await.is_err() {
+                                break;
                             }
+                            pending.push_back(due);
                         }
-                        Some(Err(status)) => {
-                            connection.turn(&desk, &status).await;
-                            break;
+                        answer = answers.next(), if !pending.is_empty() => match answer {
+                            Some(Ok(answer)) => {
+                                if let Some(due) = pending.pop_front() {
+                                    desk.done(due, streamed.records(&answer));
+                                }
+                            }
+                            Some(Err(status)) => {
+                                connection.turn(&desk, &status).await;
+                                break;
+                            }
+                            None => break,
                         }
-                        None => break,
                     }
                 }
             }
@@ -299,6 +308,81 @@ impl Load {
         let values = vec![self.value(); usize::try_from(READ_FROM)?];
         client.submit_with(values, SubmitOptions::default()).await.context("values to read")?;
         Ok(READ_FROM)
+    }
+}
+
+/// What goes over a stream.
+trait Streamed: Send + 'static {
+    type Request: Send + 'static;
+    type Response: Send;
+
+    fn open(
+        log: &mut LogClient<Channel>,
+        requests: ReceiverStream<Self::Request>,
+    ) -> impl Future<Output = Result<Streaming<Self::Response>, Status>> + Send;
+
+    /// The next request.
+    fn request(&self, pace: &Pace) -> Self::Request;
+
+    /// How many records an answer is about.
+    fn records(&self, answer: &Self::Response) -> usize;
+}
+
+struct Submits {
+    load: Load,
+    value: Bytes,
+    /// The run that the values tell of, if they do.
+    run: Option<u64>,
+}
+
+impl Streamed for Submits {
+    type Request = v1::SubmitRequest;
+    type Response = v1::SubmitResponse;
+
+    async fn open(
+        log: &mut LogClient<Channel>,
+        requests: ReceiverStream<v1::SubmitRequest>,
+    ) -> Result<Streaming<v1::SubmitResponse>, Status> {
+        Ok(log.submit_stream(requests).await?.into_inner())
+    }
+
+    fn request(&self, pace: &Pace) -> v1::SubmitRequest {
+        match self.run {
+            Some(run) => {
+                self.load.request(&self.load.stamp(run, pace.due().duration_since(pace.begun)))
+            }
+            None => self.load.request(&self.value),
+        }
+    }
+
+    fn records(&self, _answer: &v1::SubmitResponse) -> usize {
+        self.load.records
+    }
+}
+
+/// Single records, one after the other, as [`read_each`] reads them.
+struct Reads {
+    count: u64,
+}
+
+impl Streamed for Reads {
+    type Request = v1::ReadRequest;
+    type Response = v1::ReadResponse;
+
+    async fn open(
+        log: &mut LogClient<Channel>,
+        requests: ReceiverStream<v1::ReadRequest>,
+    ) -> Result<Streaming<v1::ReadResponse>, Status> {
+        Ok(log.read_stream(requests).await?.into_inner())
+    }
+
+    fn request(&self, pace: &Pace) -> v1::ReadRequest {
+        let from_seq = 1 + u64::from(pace.count) % self.count;
+        v1::ReadRequest { from_seq, limit: 1, ..v1::ReadRequest::default() }
+    }
+
+    fn records(&self, answer: &v1::ReadResponse) -> usize {
+        answer.records.len()
     }
 }
 

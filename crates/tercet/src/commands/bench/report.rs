@@ -89,7 +89,7 @@ impl Report {
     fn what(&self) -> String {
         let load = &self.load;
         let how = match load.what {
-            BenchWhat::Submit if load.stream => " over streams",
+            BenchWhat::Submit | BenchWhat::Read if load.stream => " over streams",
             BenchWhat::Submit | BenchWhat::Read | BenchWhat::Tail => "",
         };
         let mut text = format!(
