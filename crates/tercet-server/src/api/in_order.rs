@@ -132,9 +132,9 @@ mod tests {
             requests.send(request).await.unwrap();
         }
         assert!(answers.next().now_or_never().is_none());
-        let (first, reply) = asked.try_recv().unwrap();
-        assert_eq!((first, asked.try_recv().unwrap().0, asked.try_recv().is_err()), (1, 2, true));
-        reply.send(Ok(1)).unwrap();
+        let (first, second) = (asked.try_recv().unwrap(), asked.try_recv().unwrap());
+        assert_eq!((first.0, second.0, asked.try_recv().is_err()), (1, 2, true));
+        first.1.send(Ok(1)).unwrap();
         assert_eq!(answers.next().await, Some(Ok(1)));
         let _ = answers.next().now_or_never();
         assert_eq!(asked.try_recv().unwrap().0, 3, "there is a place again");
