@@ -4,6 +4,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
 use tercet_client::{ApiError, Reason, explain, to_status, v1};
 use tokio::sync::{mpsc, watch};
 use tokio_stream::Stream;
