@@ -42,6 +42,8 @@ use crate::timing::Timing;
 
 /// The most inputs that are taken before the disk is written.
 const DRAIN_MAX: usize = 1024;
+/// No more is taken either once so many bytes wait for the disk: who shares it waits behind them.
+const DRAIN_BYTES: usize = 1 << 20;
 /// With fewer entries to sync, a leader waits for the disk itself: nobody else has something for it.
 const BESIDE_MIN: usize = 2;
 /// How often the same reason for refusing a connection is told.
@@ -285,6 +287,9 @@ impl Driver<'_> {
             }
             self.timing.begin_turn();
             for _ in 0..DRAIN_MAX {
+                if self.replica.staged_bytes() >= DRAIN_BYTES {
+                    break;
+                }
                 if let Ok(arrived) = mailbox.control.try_recv() {
                     self.on_arrived(arrived)?;
                 } else if let Ok(event) = mailbox.events.try_recv() {

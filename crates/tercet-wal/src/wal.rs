@@ -288,6 +288,7 @@ pub struct Wal<D: Disk> {
     staged_truncate: Option<u64>,
     /// How many entries at the end of `tail` are staged.
     staged_count: usize,
+    staged_bytes: usize,
     staged: bool,
     /// The newest segment has a frame that is not synced yet.
     unsynced: bool,
@@ -336,6 +337,7 @@ impl<D: Disk> Wal<D> {
             staged_hard_state: None,
             staged_truncate: None,
             staged_count: 0,
+            staged_bytes: 0,
             staged: false,
             unsynced: false,
             poisoned: false,
@@ -379,6 +381,11 @@ impl<D: Disk> Wal<D> {
         self.staged_count
     }
 
+    /// How many bytes they have.
+    pub const fn staged_bytes(&self) -> usize {
+        self.staged_bytes
+    }
+
     /// Adds to what the next [`Self::write`] writes. Readers see it at once.
     ///
     /// # Panics
@@ -395,6 +402,7 @@ impl<D: Disk> Wal<D> {
             let expected = self.last_index() + 1;
             assert_eq!(entry.header.index, expected, "entries continue the log");
             self.tail_bytes += entry.frame.len();
+            self.staged_bytes += entry.frame.len();
             self.tail.push_back(entry);
             self.staged_count += 1;
         }
@@ -405,7 +413,10 @@ impl<D: Disk> Wal<D> {
         while self.tail.back().is_some_and(|entry| entry.header.index >= from) {
             let entry = self.tail.pop_back().expect("looked at above");
             self.tail_bytes -= entry.frame.len();
-            self.staged_count = self.staged_count.saturating_sub(1);
+            if self.staged_count > 0 {
+                self.staged_count -= 1;
+                self.staged_bytes -= entry.frame.len();
+            }
         }
         if from <= self.kept() {
             self.faulty.split_off(&from);
@@ -474,7 +485,7 @@ impl<D: Disk> Wal<D> {
 
     fn write_frame(&mut self, disk: &mut D) -> Result<Unsynced<D::File>, WalError> {
         let first = self.tail.len() - self.staged_count;
-        let body_bytes: u64 = self.tail.range(first..).map(|entry| entry.frame.len() as u64).sum();
+        let body_bytes = self.staged_bytes as u64;
         let ids_bytes = ((1 + self.staged_count) * ID_BYTES) as u64;
         let need = frame_space(body_bytes) + ids_bytes;
         let reserve = if self.staged_count == 0 { GAP } else { VOTES_RESERVE };
@@ -535,6 +546,7 @@ impl<D: Disk> Wal<D> {
         self.staged_hard_state = None;
         self.staged_truncate = None;
         self.staged_count = 0;
+        self.staged_bytes = 0;
         self.staged = false;
         self.shrink_tail();
         if is_half_full && !self.no_room {

@@ -583,6 +583,11 @@ impl<D: Disk> Replica<D> {
         self.running().is_some_and(Running::values_behind)
     }
 
+    /// How many bytes they have.
+    pub fn staged_bytes(&self) -> usize {
+        self.running().map_or(0, |running| running.wal.staged_bytes())
+    }
+
     /// Writes a slice of `values.log`. Nobody waits for it: the driver does it when all that the
     /// turn brought is on its way.
     ///
