@@ -578,14 +578,14 @@ impl<D: Disk> Replica<D> {
         self.running().map_or(0, |running| running.wal.staged_count())
     }
 
+    /// How many bytes these entries have.
+    pub fn staged_bytes(&self) -> usize {
+        self.running().map_or(0, |running| running.wal.staged_bytes())
+    }
+
     /// Whether [`Self::write_values`] has something to do.
     pub fn needs_values(&self) -> bool {
         self.running().is_some_and(Running::values_behind)
-    }
-
-    /// How many bytes they have.
-    pub fn staged_bytes(&self) -> usize {
-        self.running().map_or(0, |running| running.wal.staged_bytes())
     }
 
     /// Writes a slice of `values.log`. Nobody waits for it: the driver does it when all that the
