@@ -1,5 +1,6 @@
 //! Unary calls over gRPC, with messages written by hand: no schema has to be compiled.
 
+use tercet_client::connect_lazy;
 use tonic::client::Grpc;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
@@ -13,7 +14,7 @@ impl Client {
     /// Of a node by its client port.
     pub(crate) fn new(port: u16) -> anyhow::Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://127.0.0.1:{port}"))?.tcp_nodelay(true);
-        Ok(Self(Grpc::new(endpoint.connect_lazy())))
+        Ok(Self(Grpc::new(connect_lazy(&endpoint))))
     }
 
     pub(crate) async fn call<Q, A>(&mut self, path: &'static str, question: Q) -> anyhow::Result<A>

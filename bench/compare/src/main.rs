@@ -34,7 +34,7 @@ table says so. Nothing else should run meanwhile."
 struct Args {
     #[command(subcommand)]
     command: Option<Command>,
-    /// The program; by default that of ../../target/release
+    /// The program; by default that of ../../target/dist
     #[arg(long, global = true, value_name = "FILE")]
     tercet: Option<PathBuf>,
     /// etcd's server
@@ -114,11 +114,11 @@ fn main() -> anyhow::Result<()> {
     let dir = args.dir.canonicalize()?;
     let program = match args.tercet {
         Some(program) => program,
-        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/release/tercet")),
+        None => PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/dist/tercet")),
     };
     anyhow::ensure!(
         program.is_file(),
-        "{} is not there: cargo build --release, or give --tercet",
+        "{} is not there: cargo build --profile dist, or give --tercet",
         program.display()
     );
     let tercet = tercet::Tercet { program, dir: dir.clone() };

@@ -13,6 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status};
 
 use crate::error::{ApiError, Outcome, Reason};
+use crate::gather::connect_lazy;
 use crate::status::from_status;
 use crate::v1;
 use crate::v1::cluster_client::ClusterClient;
@@ -112,7 +113,7 @@ impl Client {
                 .initial_connection_window_size(4 << 20)
                 .http2_keep_alive_interval(Duration::from_secs(5))
                 .keep_alive_timeout(Duration::from_secs(3));
-            nodes.push(Node { address, channel: endpoint.connect_lazy() });
+            nodes.push(Node { address, channel: connect_lazy(&endpoint) });
         }
         if nodes.is_empty() {
             return Err(ApiError::new(Reason::Invalid, "a client needs one address at least"));

@@ -11,11 +11,13 @@
 mod client;
 mod error;
 pub mod explain;
+mod gather;
 mod read_response;
 mod status;
 
 pub use client::{Client, SubmitOptions, Submitted, new_request_id, request_id_at};
 pub use error::{ApiError, Outcome, Reason};
+pub use gather::{Gather, connect_lazy};
 pub use status::{code_of, from_status, to_status};
 
 /// The wire schema, as generated from `proto/tercet/v1/tercet.proto`.

@@ -20,7 +20,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
-use tercet_client::v1;
+use tercet_client::{Gather, v1};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -116,7 +116,7 @@ pub(crate) async fn serve(
             let serve = async move {
                 // Bound to the runtime that it is served on.
                 let Ok(stream) = TcpStream::from_std(stream) else { return };
-                let io = TokioIo::new(stream);
+                let io = TokioIo::new(Gather::new(stream));
                 let connection = builder.serve_connection_with_upgrades(io, service);
                 // What goes wrong on a connection is its client's business.
                 if let Err(error) = watcher.watch(connection.into_owned()).await {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use tercet_client::v1::log_client::LogClient;
-use tercet_client::{Client, SubmitOptions, from_status, v1};
+use tercet_client::{Client, SubmitOptions, connect_lazy, from_status, v1};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
@@ -107,7 +107,7 @@ impl Connection {
                 .initial_stream_window_size(1 << 20)
                 .initial_connection_window_size(4 << 20);
             anyhow::Ok(
-                LogClient::new(endpoint.connect_lazy()).max_decoding_message_size(usize::MAX),
+                LogClient::new(connect_lazy(&endpoint)).max_decoding_message_size(usize::MAX),
             )
         };
         Ok(Self { logs: addresses.iter().map(log).collect::<anyhow::Result<_>>()?, at: 0 })
