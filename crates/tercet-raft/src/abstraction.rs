@@ -13,6 +13,7 @@
 //! | a leader has not heard from a majority, or its disk stalls | the same at [`Raft::LATER`], at any moment |
 //! | a transfer is given up | with that |
 //! | a follower hears its leader, and denies a vote | the vote is not delivered |
+//! | of two that ask in the same moment one goes first | the answer of the other, or to it, is not delivered, and a question is delivered later |
 //! | a slot may be readmitted again | always |
 //!
 //! Each line on the right allows at least what the left one does, so no behaviour is hidden but

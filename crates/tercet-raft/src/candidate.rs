@@ -50,9 +50,14 @@ impl Raft {
         let last = self.log.last();
         self.event(Event::PreVoteAsked { term, last });
         for peer in self.peers().iter() {
-            self.send_after(WriteId(0), peer, term, Message::PreVote { last });
+            self.ask_for_pre_vote(peer);
         }
         self.maybe_campaign();
+    }
+
+    pub(crate) fn ask_for_pre_vote(&mut self, peer: NodeId) {
+        let last = self.log.last();
+        self.send_after(WriteId(0), peer, self.hard_state.term.next(), Message::PreVote { last });
     }
 
     fn forget_leader(&mut self) {

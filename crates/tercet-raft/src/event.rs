@@ -329,6 +329,7 @@ impl DenyReason {
             Self::OldLog { .. } => "candidate's log is not up-to-date".to_owned(),
             Self::AlreadyVoted { to } => format!("already voted for {}", Classic(*to)),
             Self::LeaderAlive { leader } => format!("leader {} is alive", Classic(*leader)),
+            Self::Rival => "it is a candidate itself".to_owned(),
         }
     }
 
@@ -339,6 +340,7 @@ impl DenyReason {
             Self::OldLog { .. } => "old-log",
             Self::AlreadyVoted { .. } => "already-voted",
             Self::LeaderAlive { .. } => "leader-alive",
+            Self::Rival => "rival",
         }
     }
 }
@@ -488,6 +490,7 @@ impl fmt::Display for DenyReason {
             }
             Self::AlreadyVoted { to } => write!(f, "the vote of this term went to {to}"),
             Self::LeaderAlive { leader } => write!(f, "{leader} leads and was heard from"),
+            Self::Rival => f.write_str("the voter asks for itself, and goes first"),
         }
     }
 }
@@ -548,6 +551,10 @@ mod tests {
             (
                 Event::PreVoteDenied { to: n(1), term: Term(2), reason: old_log },
                 Some("Pre-vote denied for node1: candidate's log is not up-to-date"),
+            ),
+            (
+                Event::PreVoteDenied { to: n(2), term: Term(2), reason: DenyReason::Rival },
+                Some("Pre-vote denied for node2: it is a candidate itself"),
             ),
             (role(Candidate, Leader, false), Some("node1 is now the leader.")),
             (role(Leader, Follower, true), Some("node1 stepping down, saw term 3.")),

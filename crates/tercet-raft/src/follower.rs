@@ -172,16 +172,33 @@ impl Raft {
         None
     }
 
+    /// Two that ask in the same moment and grant each other the question split the votes, and lose
+    /// an election timeout. Of two equal logs that of the lower number goes first, as long as its
+    /// own question is not overdue.
+    fn goes_before(&self, from: NodeId, term: Term, last: LogPos) -> Option<DenyReason> {
+        let asks = matches!(self.role, Role::PreCandidate { .. }) && self.now < self.election_at;
+        let is_tie = term == self.hard_state.term.next() && last == self.log.last();
+        (asks && is_tie && self.config.node < from).then_some(DenyReason::Rival)
+    }
+
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: LogPos) {
         let alive = self.alive_leader().map(|leader| DenyReason::LeaderAlive { leader });
-        let denied = alive.or_else(|| self.objection(from, term, last));
+        let objection = alive.or_else(|| self.objection(from, term, last));
+        let denied = objection.or_else(|| self.goes_before(from, term, last));
         match denied {
             None => {
                 // Its election comes first; this node's timer runs on.
                 self.hint.ask_at = None;
                 self.event(Event::PreVoteGranted { to: from, term });
+                if let Role::PreCandidate { .. } = self.role {
+                    self.set_role(Role::Follower);
+                }
             }
             Some(reason) => self.event(Event::PreVoteDenied { to: from, term, reason }),
+        }
+        if denied == Some(DenyReason::Rival) {
+            // It would wait for this node, whose own question to it may be lost.
+            self.ask_for_pre_vote(from);
         }
         // A yes names the term that was asked about, a no this node's own: it may be news.
         let term = if denied.is_none() { term } else { self.hard_state.term };

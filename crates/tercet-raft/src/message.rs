@@ -227,4 +227,6 @@ pub enum DenyReason {
         /// Which.
         leader: NodeId,
     },
+    /// A pre-vote only: this node asks for itself, its log is the same, and its number is lower.
+    Rival,
 }

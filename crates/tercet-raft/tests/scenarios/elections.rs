@@ -279,6 +279,55 @@ fn term_inflation() {
     }
 }
 
+/// With pre-vote, two that ask in the same moment do not split the votes: of equal logs that of the
+/// lower number goes first, as soon as the two hear of each other.
+#[test]
+fn rivals_do_not_split_the_votes() {
+    for (count, crashed, rivals) in [(3, 3, [1, 2]), (3, 1, [2, 3]), (5, 5, [2, 4])] {
+        for lost in [false, true] {
+            let mut net = Net::new(count, Modern);
+            net.elect(crashed);
+            net.beat(crashed);
+            let term = net.raft(rivals[0]).term();
+            net.crash(crashed);
+            net.run_ms(149);
+            net.now = net.now.after(Duration::from_millis(1));
+            let (first, second) = (node(rivals[0]), node(rivals[1]));
+            if lost {
+                // The question of the first does not arrive: it is asked again when it hears the other.
+                net.cut.insert((first, second));
+            }
+            net.step(rivals[0], Input::Campaign);
+            if lost {
+                net.settle();
+                net.cut.clear();
+            }
+            net.step(rivals[1], Input::Campaign);
+            net.settle();
+            assert_eq!(net.leader(), Some(rivals[0]), "of {count}, lost: {lost}");
+            assert_eq!(net.raft(rivals[0]).term(), term.next(), "in the first term that was asked for");
+        }
+    }
+}
+
+/// A rival with the longer log goes first, whatever its number.
+#[test]
+fn of_two_rivals_the_longer_log_goes_first() {
+    let mut net = Net::new(3, Modern);
+    net.elect(3);
+    net.cut.insert((node(3), node(1)));
+    net.submit(3);
+    net.crash(3);
+    net.heal();
+    assert!(net.raft(2).last() > net.raft(1).last());
+    net.run_ms(149);
+    net.now = net.now.after(Duration::from_millis(1));
+    net.step(1, Input::Campaign);
+    net.step(2, Input::Campaign);
+    net.settle();
+    assert_eq!(net.leader(), Some(2));
+}
+
 /// Thesis §4.2.3: while a leader is heard from, nobody's campaign unseats it.
 #[test]
 fn leader_stickiness() {

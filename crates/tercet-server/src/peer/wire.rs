@@ -164,6 +164,7 @@ fn deny(reason: Option<DenyReason>, wire: &mut WireRaft) {
             wire.denied = 4;
             wire.other = u32::from(leader.slot());
         }
+        Some(DenyReason::Rival) => wire.denied = 5,
     }
 }
 
@@ -174,6 +175,7 @@ fn denied_of(wire: &WireRaft) -> Result<Option<DenyReason>, WireError> {
         2 => Some(DenyReason::OldLog { voter_last: pos_of(wire.position.as_ref())? }),
         3 => Some(DenyReason::AlreadyVoted { to: node_of(wire.other)? }),
         4 => Some(DenyReason::LeaderAlive { leader: node_of(wire.other)? }),
+        5 => Some(DenyReason::Rival),
         other => return Err(bad(format!("reason {other}"))),
     })
 }
@@ -533,6 +535,7 @@ mod tests {
             Message::PreVote { last: p },
             Message::PreVoteReply { denied: None },
             Message::PreVoteReply { denied: Some(DenyReason::LeaderAlive { leader: node(2) }) },
+            Message::PreVoteReply { denied: Some(DenyReason::Rival) },
             Message::Vote { last: p, transfer: true },
             Message::VoteReply { denied: Some(DenyReason::OldTerm) },
             Message::VoteReply { denied: Some(DenyReason::OldLog { voter_last: p }) },
