@@ -19,6 +19,7 @@ macro_rules! scenarios {
 pub const SCENARIOS: &[Scenario] = scenarios![
     "election",
     "split-vote",
+    "rivals",
     "leader-change",
     "commit-lag",
     "quorum-and-no-quorum",

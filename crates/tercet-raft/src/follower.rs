@@ -176,7 +176,8 @@ impl Raft {
     /// an election timeout. Of two equal logs that of the lower number goes first, as long as its
     /// own question is not overdue.
     fn goes_before(&self, from: NodeId, term: Term, last: LogPos) -> Option<DenyReason> {
-        let asks = matches!(self.role, Role::PreCandidate { .. }) && self.now < self.election_at;
+        let is_due = self.running_election_timer().is_some_and(|at| at <= self.now);
+        let asks = matches!(self.role, Role::PreCandidate { .. }) && !is_due;
         let is_tie = term == self.hard_state.term.next() && last == self.log.last();
         (asks && is_tie && self.config.node < from).then_some(DenyReason::Rival)
     }

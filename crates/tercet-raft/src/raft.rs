@@ -789,7 +789,7 @@ impl Raft {
         self.event(Event::Role { was, role: self.role(), term, by_term: false });
     }
 
-    const fn running_election_timer(&self) -> Option<Time> {
+    pub(crate) const fn running_election_timer(&self) -> Option<Time> {
         match (self.config.election_timer_frozen, self.hint.ask_at) {
             (true, _) => None,
             (false, Some(ask_at)) if ask_at.0 < self.election_at.0 => Some(ask_at),

@@ -17,13 +17,14 @@ use crate::{TERCET, has, not_run, on_three};
 /// How long the shell may take to say something.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// The five of the lab class, and ten more. (`election` has a pause of 30 s: it is run shorter.)
-const SCENARIOS: [&str; 14] = [
+/// The five of the lab class, and more. (`election` has a pause of 30 s: it is run shorter.)
+const SCENARIOS: [&str; 15] = [
     "leader-change",
     "leader-crash-divergent-logs",
     "log-deleted-trust",
     "rejoin-rounds",
     "split-vote",
+    "rivals",
     "quorum-and-no-quorum",
     "best-log-wins",
     "figure-7",
@@ -50,7 +51,7 @@ fn scenarios_on_real_processes() {
     let simulated = lab(&arguments);
     let said = text(&simulated.stdout);
     assert!(simulated.status.success(), "{said}");
-    assert!(said.contains("14 runs in the simulator all passed"), "{said}");
+    assert!(said.contains("15 runs in the simulator all passed"), "{said}");
     arguments.push("--real");
     let real = lab(&arguments);
     let said = text(&real.stdout);
