@@ -305,7 +305,11 @@ fn rivals_do_not_split_the_votes() {
             net.step(rivals[1], Input::Campaign);
             net.settle();
             assert_eq!(net.leader(), Some(rivals[0]), "of {count}, lost: {lost}");
-            assert_eq!(net.raft(rivals[0]).term(), term.next(), "in the first term that was asked for");
+            assert_eq!(
+                net.raft(rivals[0]).term(),
+                term.next(),
+                "in the first term that was asked for"
+            );
         }
     }
 }
