@@ -8,12 +8,12 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tercet_raft::{Incarnation, NodeId, RoleKind, Time};
+use tercet_replica::LabInput;
 use tercet_replica::prepare::{Forget, forget};
-use tercet_replica::{Identity, LabInput};
 use tercet_wal::{Disk, DiskFile, MemDisk, Survive};
 
 use super::options::{Options, Planned};
-use super::watch::Watch;
+use super::watch::{Watch, identity};
 use crate::network::Link;
 use crate::random::Random;
 use crate::world::World;
@@ -294,11 +294,6 @@ pub(crate) fn leader(world: &World) -> Option<NodeId> {
         !world.is_paused(*id) && raft(id).is_some_and(|raft| raft.role() == RoleKind::Leader)
     };
     world.node_ids().into_iter().filter(leads).max_by_key(|id| raft(id).map(|raft| raft.term()))
-}
-
-/// The identity that a node has on its disk.
-fn identity(world: &mut World, id: NodeId) -> Option<Identity> {
-    Identity::load(world.disk(id)).ok().flatten().map(|(identity, _)| identity)
 }
 
 /// Takes files away, behind the back of a node that may run. What is gone is durably gone.

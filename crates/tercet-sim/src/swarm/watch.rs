@@ -104,6 +104,11 @@ fn look_at_readmission(world: &World, id: NodeId, pos: LogPos) -> Found {
     Ok(())
 }
 
+/// The identity that a node has on its disk, whether it is up or not.
+pub(crate) fn identity(world: &mut World, id: NodeId) -> Option<Identity> {
+    Identity::load(world.disk(id)).ok().flatten().map(|(identity, _)| identity)
+}
+
 impl Watch {
     pub(crate) fn new(lookups: u64) -> Self {
         Self { lookups, ..Self::default() }
@@ -161,15 +166,22 @@ impl Watch {
     /// What survives of what a node was writing when it crashed. A random half of that can cost it
     /// its memory, or an entry that nobody else has: only if the cluster can bear it. (Who is trusted
     /// without a memory never comes out of quarantine.)
-    pub(crate) fn may_survive(&mut self, world: &World, id: NodeId, survive: Survive) -> Survive {
+    pub(crate) fn may_survive(
+        &mut self,
+        world: &mut World,
+        id: NodeId,
+        survive: Survive,
+    ) -> Survive {
         if !matches!(survive, Survive::Random(_)) {
             return survive;
         }
         if world.config().rules.trust_wiped || !self.may_lose(world, id) {
             return Survive::None;
         }
-        let identity = world.replica(id).map(tercet_replica::Replica::identity);
-        self.suspect(id, identity);
+        let had = world.replica(id).map(|replica| replica.identity().clone());
+        // Also of a node that is down: else it would count as readmitted as soon as it starts.
+        let had = had.or_else(|| identity(world, id));
+        self.suspect(id, had.as_ref());
         survive
     }
 
@@ -566,5 +578,36 @@ impl Watch {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::world::WorldConfig;
+
+    #[test]
+    fn who_was_down_when_it_became_a_suspect_is_one_until_it_is_looked_at() {
+        let mut world = World::new(WorldConfig::new(3, 1));
+        let ids = world.node_ids();
+        for id in &ids {
+            world.start(*id).expect("a new node starts");
+        }
+        let end = world.now().after(Duration::from_secs(5));
+        while world.step(end) {}
+        let mut watch = Watch::new(0);
+        world.crash(ids[0], Survive::All);
+        // Its disk is to fail, some time after it was started again.
+        assert_eq!(watch.may_survive(&mut world, ids[0], Survive::Random(7)), Survive::Random(7));
+        watch.expect_stop(ids[0]);
+        world.start(ids[0]).expect("it starts");
+        watch.note_start(&world, ids[0]);
+        assert!(!watch.may_lose(&world, ids[1]), "two of three may then be without their memory");
+        // It did not come to that.
+        watch.expect_no_stop(ids[0]);
+        watch.note_start(&world, ids[0]);
+        assert!(watch.may_lose(&world, ids[1]));
     }
 }
