@@ -184,8 +184,9 @@ impl Raft {
 
     pub(crate) fn on_pre_vote(&mut self, from: NodeId, term: Term, last: LogPos) {
         let alive = self.alive_leader().map(|leader| DenyReason::LeaderAlive { leader });
-        let objection = alive.or_else(|| self.objection(from, term, last));
-        let denied = objection.or_else(|| self.goes_before(from, term, last));
+        let denied = alive
+            .or_else(|| self.objection(from, term, last))
+            .or_else(|| self.goes_before(from, term, last));
         match denied {
             None => {
                 // Its election comes first; this node's timer runs on.

@@ -139,6 +139,7 @@ fn every_message() -> Vec<PeerMessage> {
     let mut messages: Vec<PeerMessage> = [
         Message::PreVote { last: LogPos::new(3, 9) },
         Message::PreVoteReply { denied: Some(DenyReason::LeaderAlive { leader: node(2) }) },
+        Message::PreVoteReply { denied: Some(DenyReason::Rival) },
         Message::Vote { last: LogPos::new(3, 9), transfer: true },
         Message::VoteReply { denied: None },
         Message::VoteReply { denied: Some(DenyReason::OldLog { voter_last: p }) },

@@ -178,9 +178,9 @@ impl Watch {
         if world.config().rules.trust_wiped || !self.may_lose(world, id) {
             return Survive::None;
         }
-        let had = world.replica(id).map(|replica| replica.identity().clone());
         // Also of a node that is down: else it would count as readmitted as soon as it starts.
-        let had = had.or_else(|| identity(world, id));
+        let known = world.replica(id).map(|replica| replica.identity().clone());
+        let had = known.or_else(|| identity(world, id));
         self.suspect(id, had.as_ref());
         survive
     }
