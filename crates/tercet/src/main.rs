@@ -1,5 +1,6 @@
 //! Tercet: a replicated log that you can trust, and watch. One binary for all of it.
 
+mod allocator;
 mod args;
 mod commands;
 mod config;

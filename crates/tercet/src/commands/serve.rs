@@ -8,6 +8,7 @@ use tercet_server::Listening;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+use crate::allocator;
 use crate::args::ServeArgs;
 use crate::config;
 use crate::output::{self, Failure};
@@ -18,6 +19,7 @@ const CLASSIC_LINES: usize = 1 << 16;
 const LAST_LINES: Duration = Duration::from_secs(1);
 
 pub(crate) fn run(args: &ServeArgs, log: &str, log_json: bool, json: bool) -> anyhow::Result<u8> {
+    allocator::tune();
     let mut config = config::server_config(args)?;
     start_logging(log, log_json)?;
     let with_stdin = args.stop_with_stdin;
