@@ -128,3 +128,29 @@ fn memory_stays_within_its_budgets() {
         Ok(())
     });
 }
+
+/// glibc reads its environment before a program begins: a node begins once more, as the process that
+/// was started.
+#[cfg(all(target_os = "linux", target_env = "gnu"))]
+#[test]
+fn the_allocator_of_a_node_is_told_what_to_keep() {
+    on_three("the_allocator_of_a_node_is_told_what_to_keep", 1, |cluster, _| {
+        cluster.start_all()?;
+        cluster.await_leader()?;
+        for id in 1..=3 {
+            let of_process = |file| {
+                std::fs::read(format!("/proc/{}/{file}", cluster.pid(id)?))
+                    .map_err(anyhow::Error::from)
+            };
+            let environment = String::from_utf8_lossy(&of_process("environ")?).into_owned();
+            let tunables = environment.split('\0').find_map(|v| v.strip_prefix("GLIBC_TUNABLES="));
+            ensure!(
+                tunables.is_some_and(|all| all.contains("glibc.malloc.tcache_count=")),
+                "n{id}: {tunables:?}"
+            );
+            let name = String::from_utf8(of_process("comm")?)?;
+            ensure!(name.trim_end() == "tercet", "n{id} is called {name}");
+        }
+        Ok(())
+    });
+}
