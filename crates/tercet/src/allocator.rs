@@ -6,6 +6,8 @@
 //! to keep from its environment, and only before a program begins; so the program begins once more.
 
 use std::ffi::{OsStr, OsString};
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
 
 const VARIABLE: &str = "GLIBC_TUNABLES";
 const TUNABLE: &str = "glibc.malloc.tcache_count";
@@ -17,19 +19,16 @@ const KEPT: u32 = 1000;
 ///
 /// Elsewhere than with glibc it does nothing, and a system that cannot do it is served all the same.
 pub(crate) fn tune() {
-    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    let is_glibc = cfg!(all(target_os = "linux", target_env = "gnu"));
+    let mut arguments = std::env::args_os();
+    if is_glibc
+        && let Some(tunables) = tunables(std::env::var_os(VARIABLE).as_deref())
+        && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())
     {
-        use std::os::unix::process::CommandExt as _;
-
-        let mut arguments = std::env::args_os();
-        if let Some(tunables) = tunables(std::env::var_os(VARIABLE).as_deref())
-            && let (Ok(program), Some(name)) = (std::env::current_exe(), arguments.next())
-        {
-            let mut again = std::process::Command::new(program);
-            again.arg0(name).args(arguments).env(VARIABLE, tunables);
-            // It comes back only with an error; the program goes on as it is then.
-            let _ = again.exec();
-        }
+        let mut again = Command::new(program);
+        again.arg0(name).args(arguments).env(VARIABLE, tunables);
+        // It comes back only with an error; the program goes on as it is then.
+        let _ = again.exec();
     }
 }
 
