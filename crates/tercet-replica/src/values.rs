@@ -123,10 +123,16 @@ pub(crate) struct ValuesFile<F> {
     cut: u64,
     /// Whether somebody cut the file: what was written since gave it its length back, behind a hole.
     was_cut: bool,
+    /// Up to here the system's memory was let go of.
+    released: u64,
 }
 
 /// How much of the file is read at a time.
 const CHECK_BYTES: usize = 1 << 20;
+/// How much of the file is let go of at a time.
+const RELEASED_AT_A_TIME: u64 = 256 << 10;
+/// How much of what was let go of before is named again: it may not have been written yet then.
+const RELEASED_AGAIN: u64 = 64 << 20;
 
 impl<F: DiskFile> ValuesFile<F> {
     /// Opens the file, or makes it. What is in it counts only as far as the log confirms it.
@@ -146,6 +152,7 @@ impl<F: DiskFile> ValuesFile<F> {
             read_at: 0,
             cut: 0,
             was_cut: false,
+            released: 0,
         })
     }
 
@@ -230,6 +237,16 @@ impl<F: DiskFile> ValuesFile<F> {
             self.buffer.clear();
         }
         Ok(())
+    }
+
+    /// Nobody here reads the file again: it need not stay in the system's memory. That its bytes
+    /// are given to the disk a piece at a time keeps the log's syncs from waiting behind many.
+    pub(crate) fn release<D: Disk<File = F>>(&mut self, disk: &D) {
+        let settled = self.bytes - self.bytes % RELEASED_AT_A_TIME;
+        if settled > self.released {
+            disk.release(FILE, self.released.saturating_sub(RELEASED_AGAIN)..settled);
+        }
+        self.released = settled;
     }
 
     /// Bytes that wait to be written.

@@ -12,7 +12,7 @@ use std::ops::Range;
 use std::os::unix::fs::{DirBuilderExt, FileExt, MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, mpsc};
+use std::sync::{Arc, Mutex, OnceLock, mpsc};
 
 use tercet_seeded::{Bug, has};
 
@@ -83,6 +83,10 @@ pub trait Disk: fmt::Debug {
     /// # Errors
     /// The file system's; no part of the file is left then.
     fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<Self::File>;
+    /// These bytes of a file will hardly be read soon: what the system keeps of them in memory may
+    /// make room for others, as soon as it is written. Nobody waits for that, and where there is no
+    /// such memory nothing happens.
+    fn release(&self, _name: &str, _bytes: Range<u64>) {}
     /// Removes a file.
     ///
     /// # Errors
@@ -141,6 +145,8 @@ pub struct FileDisk {
     /// Holds the lock.
     _lock: File,
     prepared: BTreeMap<String, Prepared>,
+    /// Takes what may leave the page cache; begun when the first is told.
+    released: OnceLock<mpsc::Sender<(PathBuf, Range<u64>)>>,
 }
 
 /// A file that is made in the background.
@@ -198,7 +204,7 @@ impl FileDisk {
         {
             sync_path(&parent).map_err(io("sync the directory above it"))?;
         }
-        Ok(Self { dir, _lock: lock, prepared: BTreeMap::new() })
+        Ok(Self { dir, _lock: lock, prepared: BTreeMap::new(), released: OnceLock::new() })
     }
 
     /// The directory's path.
@@ -264,6 +270,16 @@ fn reserve(file: &File, offset: u64, bytes: u64) -> bool {
     rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), offset, bytes).is_ok()
 }
 
+/// Lets go of what comes in, until nobody is left to tell more.
+fn let_go(inbox: &mpsc::Receiver<(PathBuf, Range<u64>)>) {
+    for (path, bytes) in inbox {
+        // Whoever removed it meanwhile has let go of it, too.
+        if let Ok(file) = File::open(path) {
+            file.forget_cache(bytes);
+        }
+    }
+}
+
 impl Disk for FileDisk {
     type File = File;
 
@@ -315,6 +331,19 @@ impl Disk for FileDisk {
         }
         self.make_folder(name)?;
         make_zeroed(&self.dir.join(name), bytes, &AtomicBool::new(false))
+    }
+
+    fn release(&self, name: &str, bytes: Range<u64>) {
+        let released = self.released.get_or_init(|| {
+            let (released, inbox) = mpsc::channel();
+            // To let go of a segment takes milliseconds, and what is not written yet begins to be:
+            // both are not for the one who writes the log. Without the thread nothing is let go of.
+            let _ = std::thread::Builder::new()
+                .name("tercet-pages".to_owned())
+                .spawn(move || let_go(&inbox));
+            released
+        });
+        let _ = released.send((self.dir.join(name), bytes));
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {

@@ -29,6 +29,15 @@ const VOTES_RESERVE: u64 = 64 << 10;
 /// disk holds a part of both, nor the places of the next ones.
 const GAP: u64 = 2 * BLOCK;
 
+/// So many segments before the newest one stay in the system's memory as they were written there,
+/// for followers and readers that are a little behind.
+const CACHED_SEGMENTS: usize = 2;
+/// Of older ones, so many pieces, those that were read last.
+const CACHED_PIECES: usize = 64;
+const PIECE_BYTES: u64 = 1 << 20;
+/// What a system keeps in memory as one piece, at most: it lets go only of what is named as a whole.
+const FOLIO_BYTES: u64 = 2 << 20;
+
 /// How a log is laid out.
 #[derive(Clone, Debug)]
 pub struct WalOptions {
@@ -213,6 +222,39 @@ struct Blocks {
     scanned: Option<Block>,
 }
 
+/// The pieces of older segments that were read last: a reader from the beginning of the log takes
+/// no more of the system's memory than these, and others find what it read.
+#[derive(Debug)]
+struct CachedReads<F> {
+    /// In the order in which they were first read.
+    pieces: VecDeque<(Arc<F>, u64)>,
+}
+
+impl<F> Default for CachedReads<F> {
+    fn default() -> Self {
+        Self { pieces: VecDeque::new() }
+    }
+}
+
+impl<F: DiskFile> CachedReads<F> {
+    /// These bytes are about to be read.
+    fn note(&mut self, file: &Arc<F>, bytes: Range<u64>) {
+        for number in bytes.start / PIECE_BYTES..bytes.end.div_ceil(PIECE_BYTES) {
+            let is_this = |(of, known): &(Arc<F>, u64)| *known == number && Arc::ptr_eq(of, file);
+            if self.pieces.iter().rev().any(is_this) {
+                continue;
+            }
+            self.pieces.push_back((Arc::clone(file), number));
+            if self.pieces.len() > CACHED_PIECES
+                && let Some((file, oldest)) = self.pieces.pop_front()
+            {
+                let start = oldest * PIECE_BYTES;
+                file.forget_cache(start.saturating_sub(FOLIO_BYTES)..start + PIECE_BYTES);
+            }
+        }
+    }
+}
+
 pub(crate) fn segment_name(number: u32) -> String {
     format!("{FOLDER}/{number:08}.seg")
 }
@@ -274,6 +316,7 @@ pub struct Wal<D: Disk> {
     /// What stands in the newest segment; staged cuts do not count.
     pub(crate) contents: Contents,
     blocks: RefCell<Blocks>,
+    cached_reads: RefCell<CachedReads<D::File>>,
     /// The entries on disk whose bytes there are known to be damaged, as their identifiers say; none
     /// that a staged cut removes.
     pub(crate) faulty: BTreeMap<u64, EntryHeader>,
@@ -328,6 +371,7 @@ impl<D: Disk> Wal<D> {
             segments: Vec::new(),
             contents: Contents::new(1),
             blocks: RefCell::default(),
+            cached_reads: RefCell::default(),
             faulty: BTreeMap::new(),
             last_on_disk: 0,
             hard_state: HardState::default(),
@@ -601,6 +645,9 @@ impl<D: Disk> Wal<D> {
             before.file.sync().map_err(io_error("sync", name))?;
         }
         self.begin_segment(file, &header);
+        if let Some(old) = self.segments.len().checked_sub(CACHED_SEGMENTS + 2) {
+            disk.release(&self.segments[old].name, 0..u64::MAX);
+        }
         Ok(())
     }
 
@@ -776,6 +823,7 @@ impl<D: Disk> Wal<D> {
         };
         let Span { frames, ids: Range { start: bottom, end: top } } = segment.span(from, to);
         let mut ids = vec![0; to_usize(top - bottom)];
+        self.note_read(position, bottom..top);
         match read_full(&*segment.file, &mut ids, bottom) {
             Ok(true) => {}
             Ok(false) => return Err(WalError::Lost { path: segment.name.clone() }),
@@ -814,6 +862,7 @@ impl<D: Disk> Wal<D> {
         let start = places[0].offset;
         let end = places[places.len() - 1].end();
         let mut buffer = vec![0; to_usize(end - u64::from(start))];
+        self.note_read(position, u64::from(start)..end);
         self.fill(&self.segments[position], &mut buffer, u64::from(start), first)?;
         let buffer = Bytes::from(buffer);
         let mut entries = Vec::with_capacity(places.len());
@@ -830,6 +879,13 @@ impl<D: Disk> Wal<D> {
             }
         }
         Ok(entries)
+    }
+
+    /// A part of a segment is about to be read.
+    fn note_read(&self, position: usize, bytes: Range<u64>) {
+        if position + CACHED_SEGMENTS + 1 < self.segments.len() {
+            self.cached_reads.borrow_mut().note(&self.segments[position].file, bytes);
+        }
     }
 
     /// Reads at an offset; bytes that the disk cannot give are damage to the entry `index`.

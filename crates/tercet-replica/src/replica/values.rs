@@ -78,6 +78,7 @@ impl<D: Disk> Running<D> {
         if let (Some(error), None) = (&error, &self.values_error) {
             effects.push_back(Effect::Warning(format!("values.log cannot be written: {error}")));
         }
+        self.values.release(disk);
         self.values_error = error;
         Ok(())
     }
