@@ -159,7 +159,7 @@ struct Prepared {
 
 /// How many zeros are given to the disk at a time: the syncs of the log that is in use wait behind
 /// them.
-const ZEROED_AT_A_TIME: u64 = 4 << 20;
+const ZEROED_AT_A_TIME: u64 = 256 << 10;
 /// How many zeros are written at a time.
 static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
 
