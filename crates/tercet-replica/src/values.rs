@@ -11,6 +11,7 @@
 //! any other control character or of what is not UTF-8 is `\xHH`.
 
 use std::io;
+use std::ops::Range;
 
 use tercet_wal::{Disk, DiskFile, Entry};
 
@@ -123,16 +124,16 @@ pub(crate) struct ValuesFile<F> {
     cut: u64,
     /// Whether somebody cut the file: what was written since gave it its length back, behind a hole.
     was_cut: bool,
-    /// Up to here the system's memory was let go of.
-    released: u64,
+    /// Up to here the file was told of as settled.
+    settled: u64,
 }
 
 /// How much of the file is read at a time.
 const CHECK_BYTES: usize = 1 << 20;
-/// How much of the file is let go of at a time.
-const RELEASED_AT_A_TIME: u64 = 256 << 10;
-/// How much of what was let go of before is named again: it may not have been written yet then.
-const RELEASED_AGAIN: u64 = 64 << 20;
+/// How much of the file is settled at a time.
+const SETTLED_AT_A_TIME: u64 = 256 << 10;
+/// How much of what was settled before is named again: it may not have been written yet then.
+const SETTLED_AGAIN: u64 = 64 << 20;
 
 impl<F: DiskFile> ValuesFile<F> {
     /// Opens the file, or makes it. What is in it counts only as far as the log confirms it.
@@ -152,7 +153,7 @@ impl<F: DiskFile> ValuesFile<F> {
             read_at: 0,
             cut: 0,
             was_cut: false,
-            released: 0,
+            settled: 0,
         })
     }
 
@@ -239,14 +240,13 @@ impl<F: DiskFile> ValuesFile<F> {
         Ok(())
     }
 
-    /// Nobody here reads the file again: it need not stay in the system's memory. That its bytes
-    /// are given to the disk a piece at a time keeps the log's syncs from waiting behind many.
-    pub(crate) fn release<D: Disk<File = F>>(&mut self, disk: &D) {
-        let settled = self.bytes - self.bytes % RELEASED_AT_A_TIME;
-        if settled > self.released {
-            disk.release(FILE, self.released.saturating_sub(RELEASED_AGAIN)..settled);
-        }
-        self.released = settled;
+    /// What need not stay in the system's memory, when that is enough to be worth a word: nobody
+    /// here reads it again. It is given to the disk with that, a little at a time; the syncs of the
+    /// log would wait behind much.
+    pub(crate) fn take_settled(&mut self) -> Option<Range<u64>> {
+        let settled = self.bytes - self.bytes % SETTLED_AT_A_TIME;
+        let before = std::mem::replace(&mut self.settled, settled);
+        (settled > before).then(|| before.saturating_sub(SETTLED_AGAIN)..settled)
     }
 
     /// Bytes that wait to be written.
@@ -271,6 +271,25 @@ mod tests {
         let mut out = Vec::new();
         escape_value(value, &mut out);
         String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn the_file_is_settled_a_piece_at_a_time() {
+        let mut disk = tercet_wal::MemDisk::new();
+        let mut values = ValuesFile::open(&mut disk).unwrap();
+        let mut write = |bytes: usize| {
+            values.buffer = vec![b'x'; bytes];
+            values.flush().unwrap();
+            values.take_settled()
+        };
+        let piece = SETTLED_AT_A_TIME;
+        assert_eq!(write(0), None);
+        assert_eq!(write(256 << 10), Some(0..piece));
+        assert_eq!(write((256 << 10) - 1), None);
+        assert_eq!(write(1), Some(0..2 * piece), "with what was settled before");
+        assert_eq!(write(70 << 20), Some(0..(70 << 20) + 2 * piece));
+        let again = (6 << 20) + 2 * piece;
+        assert_eq!(write(300 << 10), Some(again..(70 << 20) + 3 * piece), "not all of it");
     }
 
     #[test]

@@ -13,6 +13,7 @@
 //! A frame's identifiers are a small second copy of what matters, away from the frame and under
 //! the same sync: they tell a write that a crash cut short from damage to what was acknowledged.
 
+mod cached;
 mod disk;
 mod entry;
 mod format;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use tercet_seeded::{Bug, has};
 
+use crate::cached::CachedReads;
 use crate::disk::{BLOCK, Disk, DiskFile, is_unreadable};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
@@ -32,11 +33,6 @@ const GAP: u64 = 2 * BLOCK;
 /// So many segments before the newest one stay in the system's memory as they were written there,
 /// for followers and readers that are a little behind.
 const CACHED_SEGMENTS: usize = 2;
-/// Of older ones, so many pieces, those that were read last.
-const CACHED_PIECES: usize = 64;
-const PIECE_BYTES: u64 = 1 << 20;
-/// What a system keeps in memory as one piece, at most: it lets go only of what is named as a whole.
-const FOLIO_BYTES: u64 = 2 << 20;
 
 /// How a log is laid out.
 #[derive(Clone, Debug)]
@@ -220,39 +216,6 @@ struct Blocks {
     walked: Option<Block>,
     /// All of a segment some of whose identifiers are damaged.
     scanned: Option<Block>,
-}
-
-/// The pieces of older segments that were read last: a reader from the beginning of the log takes
-/// no more of the system's memory than these, and others find what it read.
-#[derive(Debug)]
-struct CachedReads<F> {
-    /// In the order in which they were first read.
-    pieces: VecDeque<(Arc<F>, u64)>,
-}
-
-impl<F> Default for CachedReads<F> {
-    fn default() -> Self {
-        Self { pieces: VecDeque::new() }
-    }
-}
-
-impl<F: DiskFile> CachedReads<F> {
-    /// These bytes are about to be read.
-    fn note(&mut self, file: &Arc<F>, bytes: Range<u64>) {
-        for number in bytes.start / PIECE_BYTES..bytes.end.div_ceil(PIECE_BYTES) {
-            let is_this = |(of, known): &(Arc<F>, u64)| *known == number && Arc::ptr_eq(of, file);
-            if self.pieces.iter().rev().any(is_this) {
-                continue;
-            }
-            self.pieces.push_back((Arc::clone(file), number));
-            if self.pieces.len() > CACHED_PIECES
-                && let Some((file, oldest)) = self.pieces.pop_front()
-            {
-                let start = oldest * PIECE_BYTES;
-                file.forget_cache(start.saturating_sub(FOLIO_BYTES)..start + PIECE_BYTES);
-            }
-        }
-    }
 }
 
 pub(crate) fn segment_name(number: u32) -> String {
@@ -884,7 +847,10 @@ impl<D: Disk> Wal<D> {
     /// A part of a segment is about to be read.
     fn note_read(&self, position: usize, bytes: Range<u64>) {
         if position + CACHED_SEGMENTS + 1 < self.segments.len() {
-            self.cached_reads.borrow_mut().note(&self.segments[position].file, bytes);
+            let file = &self.segments[position].file;
+            for (file, bytes) in self.cached_reads.borrow_mut().note(file, bytes) {
+                file.forget_cache(bytes);
+            }
         }
     }
 

@@ -6,11 +6,12 @@
 mod support;
 
 use std::cell::Cell;
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
+use std::time::{Duration, Instant};
 
 use support::{Model, Rng, append, entry, open_all, segment, small, state, write};
 use tempfile::TempDir;
@@ -239,7 +240,7 @@ fn a_prepared_file_is_the_one_that_is_used() {
     let mut disk = open_dir(&dir);
     let path = dir.path().join("n1").join(segment(2));
     let length = 300_000;
-    let is_zeroed = |file: &fs::File| {
+    let is_zeroed = |file: &File| {
         let mut bytes = vec![1; length];
         FileExt::read_exact_at(file, &mut bytes, 0).unwrap();
         assert!(bytes.iter().all(|byte| *byte == 0));
@@ -283,6 +284,47 @@ fn a_prepared_file_that_is_wanted_at_once_is_whole() {
 }
 
 /// Who has let go of a directory does not touch it any more.
+/// Whether the system would have to ask its disk for the first of these bytes.
+fn is_in_memory(path: &Path) -> bool {
+    let file = File::open(path).unwrap();
+    let mut byte = [0];
+    let read = rustix::io::preadv2(
+        &file,
+        &mut [io::IoSliceMut::new(&mut byte)],
+        0,
+        rustix::io::ReadWriteFlags::NOWAIT,
+    );
+    match read {
+        Ok(read) => read == 1,
+        Err(error) => {
+            assert_eq!(error, rustix::io::Errno::AGAIN, "can {} be asked?", path.display());
+            false
+        }
+    }
+}
+
+/// What is released leaves the system's memory, though it was not written yet, and can be read.
+#[test]
+fn what_is_released_leaves_the_systems_memory() {
+    // Where tests are built there is a disk; a temporary folder may be nothing but memory.
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut disk = open_dir(&dir);
+    let file = disk.create("file").unwrap();
+    let path = dir.path().join("n1/file");
+    DiskFile::write_at(&file, &vec![7; 4 << 20], 0).unwrap();
+    assert!(is_in_memory(&path), "written, and not released");
+    let begun = Instant::now();
+    while is_in_memory(&path) {
+        disk.release("file", 0..4 << 20);
+        assert!(begun.elapsed() < Duration::from_secs(60), "it is still in memory");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut bytes = vec![0; 1 << 20];
+    assert_eq!(DiskFile::read_at(&file, &mut bytes, 0).unwrap(), 1 << 20);
+    assert!(bytes.iter().all(|byte| *byte == 7));
+    disk.release("nothing", 0..1);
+}
+
 #[test]
 fn a_disk_that_is_dropped_finishes_what_it_prepares() {
     let dir = tempfile::tempdir().unwrap();

@@ -5,7 +5,9 @@
 
 mod support;
 
+use std::cell::RefCell;
 use std::io;
+use std::ops::Range;
 
 use support::made::{FRAME_HEADER, HEADER, ID};
 use support::{append, entry, image, segment, small, state, write};
@@ -210,11 +212,12 @@ fn a_segment_is_filled_up_to_the_room_for_votes() {
     }
 }
 
-/// A disk that remembers what it was asked to prepare.
+/// A disk that remembers what it was asked to prepare, and what to let go of.
 #[derive(Debug, Default)]
 struct Watched {
     disk: MemDisk,
     prepared: Vec<(String, u64)>,
+    released: RefCell<Vec<(String, Range<u64>)>>,
 }
 
 impl Disk for Watched {
@@ -234,6 +237,10 @@ impl Disk for Watched {
 
     fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<MemFile> {
         self.disk.create_zeroed(name, bytes)
+    }
+
+    fn release(&self, name: &str, bytes: Range<u64>) {
+        self.released.borrow_mut().push((name.to_owned(), bytes));
     }
 
     fn remove(&mut self, name: &str) -> io::Result<()> {
@@ -281,4 +288,19 @@ fn the_next_segment_is_prepared_at_half_of_one() {
         let expected = if has_room { vec![next] } else { vec![] };
         assert_eq!(disk.prepared, expected, "has room: {has_room}");
     }
+}
+
+/// The newest segment and two before it stay in the system's memory, others go one by one.
+#[test]
+fn old_segments_leave_the_systems_memory() {
+    let mut disk = Watched::default();
+    let mut wal = Wal::create(&mut disk, small()).unwrap();
+    let mut index = 0;
+    while image(&disk.disk).len() < 6 {
+        index += 1;
+        wal.stage(append(vec![entry(1, index, &[7; 10_000])]));
+        wal.commit(&mut disk).unwrap();
+    }
+    let expected: Vec<_> = (1..=3).map(|number| (segment(number), 0..u64::MAX)).collect();
+    assert_eq!(disk.released.into_inner(), expected, "six segments were made");
 }

@@ -78,7 +78,9 @@ impl<D: Disk> Running<D> {
         if let (Some(error), None) = (&error, &self.values_error) {
             effects.push_back(Effect::Warning(format!("values.log cannot be written: {error}")));
         }
-        self.values.release(disk);
+        if let Some(settled) = self.values.take_settled() {
+            disk.release(crate::values::FILE, settled);
+        }
         self.values_error = error;
         Ok(())
     }
