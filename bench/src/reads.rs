@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use rustix::fs::{Advice, fadvise};
-use tercet_client::v1;
 use tercet_client::v1::log_client::LogClient;
+use tercet_client::{connect_lazy, v1};
 use tercet_testkit::Cluster;
 use tokio_stream::StreamExt as _;
 use tonic::transport::Endpoint;
@@ -61,11 +61,8 @@ fn read_files(paths: &[PathBuf]) -> anyhow::Result<u64> {
 /// Reads all records of one node; says how many bytes their values had.
 fn read_node(cluster: &Cluster, id: usize) -> anyhow::Result<u64> {
     cluster.run(async {
-        let endpoint = Endpoint::from_shared(format!("http://{}", cluster.address(id)))?
-            .tcp_nodelay(true)
-            .initial_stream_window_size(1 << 20)
-            .initial_connection_window_size(4 << 20);
-        let mut log = LogClient::new(endpoint.connect_lazy()).max_decoding_message_size(usize::MAX);
+        let endpoint = Endpoint::from_shared(format!("http://{}", cluster.address(id)))?;
+        let mut log = LogClient::new(connect_lazy(&endpoint)).max_decoding_message_size(usize::MAX);
         let request = v1::ReadRequest {
             consistency: v1::Consistency::Local.into(),
             ..v1::ReadRequest::default()

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use tercet_client::v1;
 use tercet_client::v1::log_client::LogClient;
+use tercet_client::{connect_lazy, v1};
 use tercet_testkit::Cluster;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
@@ -71,11 +71,8 @@ impl Tails {
 
 async fn follow(address: String, from: u64, received: Arc<AtomicU64>) -> Result<(), Status> {
     let endpoint = Endpoint::from_shared(format!("http://{address}"))
-        .map_err(|error| Status::internal(error.to_string()))?
-        .tcp_nodelay(true)
-        .initial_stream_window_size(1 << 20)
-        .initial_connection_window_size(4 << 20);
-    let mut log = LogClient::new(endpoint.connect_lazy()).max_decoding_message_size(usize::MAX);
+        .map_err(|error| Status::internal(error.to_string()))?;
+    let mut log = LogClient::new(connect_lazy(&endpoint)).max_decoding_message_size(usize::MAX);
     let request = v1::ReadRequest { from_seq: from, follow: true, ..v1::ReadRequest::default() };
     let mut answers = log.read(request).await?.into_inner();
     while let Some(answer) = answers.next().await {

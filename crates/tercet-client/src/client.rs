@@ -108,9 +108,6 @@ impl Client {
             })?;
             let endpoint = endpoint
                 .connect_timeout(CONNECT_TIMEOUT)
-                .tcp_nodelay(true)
-                .initial_stream_window_size(1 << 20)
-                .initial_connection_window_size(4 << 20)
                 .http2_keep_alive_interval(Duration::from_secs(5))
                 .keep_alive_timeout(Duration::from_secs(3));
             nodes.push(Node { address, channel: connect_lazy(&endpoint) });

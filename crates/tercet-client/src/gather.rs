@@ -15,6 +15,14 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tonic::transport::{Channel, Endpoint};
 use tower::{Service, service_fn};
 
+/// How much of one answer may be on its way before it is read.
+pub const STREAM_WINDOW_BYTES: u32 = 1 << 20;
+/// The same of all answers of a connection.
+pub const CONNECTION_WINDOW_BYTES: u32 = 4 << 20;
+/// How long a piece of a message may be: each takes a system call, a packet and often a wake-up at
+/// the other end, and long messages are cut into pieces of 16 KiB for those who ask for no others.
+pub const FRAME_BYTES: u32 = 256 << 10;
+
 /// How much is held until it is flushed.
 const HELD_MAX: usize = 16 << 10;
 /// What is at least as long is not copied.
@@ -25,7 +33,7 @@ const CREDIT: u8 = 8;
 const TRY_EACH: u8 = 32;
 
 /// A channel to a node, connected when it is first used, whose requests go out together where many
-/// tasks make them at the same time.
+/// tasks make them at the same time, and to which long answers come in long pieces.
 ///
 /// # Panics
 /// Outside of a Tokio runtime.
@@ -33,6 +41,11 @@ pub fn connect_lazy(endpoint: &Endpoint) -> Channel {
     let mut tcp = HttpConnector::new();
     tcp.enforce_http(false);
     tcp.set_nodelay(true);
+    let endpoint = endpoint
+        .clone()
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .max_frame_size(FRAME_BYTES);
     endpoint.connect_with_connector_lazy(service_fn(move |address| {
         let connecting = tcp.call(address);
         async move { connecting.await.map(|stream| TokioIo::new(Gather::new(stream.into_inner()))) }

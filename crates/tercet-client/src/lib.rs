@@ -17,7 +17,7 @@ mod status;
 
 pub use client::{Client, SubmitOptions, Submitted, new_request_id, request_id_at};
 pub use error::{ApiError, Outcome, Reason};
-pub use gather::{Gather, connect_lazy};
+pub use gather::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, Gather, STREAM_WINDOW_BYTES, connect_lazy};
 pub use status::{code_of, from_status, to_status};
 
 /// The wire schema, as generated from `proto/tercet/v1/tercet.proto`.

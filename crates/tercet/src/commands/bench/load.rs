@@ -102,10 +102,7 @@ impl Connection {
     fn new(addresses: &[String]) -> anyhow::Result<Self> {
         let log = |address: &String| {
             let endpoint = Endpoint::from_shared(format!("http://{address}"))?
-                .connect_timeout(Duration::from_millis(500))
-                .tcp_nodelay(true)
-                .initial_stream_window_size(1 << 20)
-                .initial_connection_window_size(4 << 20);
+                .connect_timeout(Duration::from_millis(500));
             anyhow::Ok(
                 LogClient::new(connect_lazy(&endpoint)).max_decoding_message_size(usize::MAX),
             )
