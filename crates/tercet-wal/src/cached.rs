@@ -1,7 +1,7 @@
 //! What the system keeps in memory of segments that are long written.
 //!
 //! Whoever reads a log from its beginning would fill the system's memory with it, for nobody, and
-//! each page that is new there costs more than to read it. So that memory is used again and again:
+//! a page that is new there can cost more than to read it. So that memory is used again and again:
 //! what was read last stays, for others who read there, and what was read before it goes.
 
 use std::collections::VecDeque;
