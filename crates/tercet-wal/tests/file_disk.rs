@@ -414,6 +414,8 @@ struct Faulty {
     fails_at: u64,
     /// The error of every read.
     reads_fail: Rc<Cell<Option<i32>>>,
+    /// How often it was told that bytes need not stay in memory.
+    forgotten: Rc<Cell<u64>>,
 }
 
 #[derive(Debug)]
@@ -425,8 +427,8 @@ fn eio() -> io::Error {
 
 impl Faulty {
     fn new(disk: &MemDisk, fails_at: u64) -> Self {
-        let (asked, reads_fail) = (Rc::default(), Rc::default());
-        Self { disk: disk.clone(), asked, fails_at, reads_fail }
+        let (asked, reads_fail, forgotten) = (Rc::default(), Rc::default(), Rc::default());
+        Self { disk: disk.clone(), asked, fails_at, reads_fail, forgotten }
     }
 
     fn ask(&self) -> io::Result<()> {
@@ -519,6 +521,7 @@ impl DiskFile for FaultyFile {
     }
 
     fn forget_cache(&self, bytes: std::ops::Range<u64>) {
+        self.1.forgotten.set(self.1.forgotten.get() + 1);
         self.0.forget_cache(bytes);
     }
 }
@@ -699,4 +702,29 @@ fn room_is_what_is_left_above_the_reserve() {
     assert_eq!(wal.room(&disk), Room::Enough);
     wal.set_reserve_bytes(1);
     assert_eq!(wal.room(&disk), Room::Full);
+}
+
+/// Whoever reads a long log from its beginning keeps the last 64 pieces of it in memory, whoever
+/// reads its end takes none for it.
+#[test]
+fn what_was_read_of_old_segments_leaves_memory_again() {
+    let mut disk = Faulty::new(&MemDisk::new(), 0);
+    let options = WalOptions { tail_bytes: 0, ..small() };
+    let mut wal = Wal::create(&mut disk, options).unwrap();
+    let mut index = 0;
+    while disk.list("wal").unwrap().len() < 70 {
+        index += 1;
+        write(&mut wal, &mut disk, append(vec![entry(1, index, &[7; 30_000])]));
+    }
+    let read = |from: u64, to: u64| {
+        disk.forgotten.set(0);
+        for at in from..=to {
+            assert_eq!(wal.read(&disk, at, at, 0).unwrap()[0].header.index, at);
+        }
+        disk.forgotten.get()
+    };
+    assert_eq!(read(index, index), 0, "the newest stays as it was written");
+    // Each of these segments is one piece; three of them are new enough to stay.
+    assert_eq!(read(1, index), 70 - 3 - 64);
+    assert_eq!(read(index, index), 0);
 }
