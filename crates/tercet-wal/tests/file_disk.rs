@@ -709,12 +709,12 @@ fn room_is_what_is_left_above_the_reserve() {
 #[test]
 fn what_was_read_of_old_segments_leaves_memory_again() {
     let mut disk = Faulty::new(&MemDisk::new(), 0);
-    let options = WalOptions { tail_bytes: 0, ..small() };
+    let options = WalOptions { tail_bytes: 0, segment_bytes: 3 << 20, ..small() };
     let mut wal = Wal::create(&mut disk, options).unwrap();
     let mut index = 0;
-    while disk.list("wal").unwrap().len() < 70 {
+    while disk.list("wal").unwrap().len() < 30 {
         index += 1;
-        write(&mut wal, &mut disk, append(vec![entry(1, index, &[7; 30_000])]));
+        write(&mut wal, &mut disk, append(vec![entry(1, index, &[7; 900_000])]));
     }
     let read = |from: u64, to: u64| {
         disk.forgotten.set(0);
@@ -724,7 +724,7 @@ fn what_was_read_of_old_segments_leaves_memory_again() {
         disk.forgotten.get()
     };
     assert_eq!(read(index, index), 0, "the newest stays as it was written");
-    // Each of these segments is one piece; three of them are new enough to stay.
-    assert_eq!(read(1, index), 70 - 3 - 64);
+    // Each of these segments is three pieces; three of them are new enough to stay.
+    assert_eq!(read(1, index), (30 - 3) * 3 - 64);
     assert_eq!(read(index, index), 0);
 }
