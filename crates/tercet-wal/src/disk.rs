@@ -59,6 +59,9 @@ pub trait DiskFile: fmt::Debug {
     /// Lets the next read of these bytes come from the disk, not from memory: pages that failed to
     /// be written may look clean there.
     fn forget_cache(&self, bytes: Range<u64>);
+    /// Whether reads fetch what is behind them, too. What is fetched ahead lies in memory in pieces of
+    /// up to 2 MiB, and each small write into one looks at all of its blocks.
+    fn read_ahead(&self, on: bool);
 }
 
 /// A node's directory. Names are relative to it and have at most one `/`.
@@ -465,6 +468,13 @@ impl DiskFile for File {
         let length = end.and_then(|end| NonZeroU64::new(end.saturating_sub(start)));
         let advice = rustix::fs::Advice::DontNeed;
         let _ = rustix::fs::fadvise(self, start, length, advice);
+    }
+
+    fn read_ahead(&self, on: bool) {
+        use rustix::fs::Advice;
+        // A hint, too.
+        let advice = if on { Advice::Normal } else { Advice::Random };
+        let _ = rustix::fs::fadvise(self, 0, None, advice);
     }
 }
 
@@ -1006,6 +1016,8 @@ impl DiskFile for MemFile {
             }
         }
     }
+
+    fn read_ahead(&self, _on: bool) {}
 }
 
 #[cfg(test)]

@@ -386,6 +386,8 @@ pub(crate) fn open<D: Disk>(
         // failed to be written and look clean in memory; behind it there may be a prepared one.
         if position + 2 >= numbers.len() {
             file.forget_cache(0..u64::MAX);
+            // From the first look at it on: it will be written, a few hundred bytes at a time.
+            file.read_ahead(false);
         }
         if unused.is_empty()
             && let Some((header, summary)) = summary_of(&wal, &recovered, *number, &file)
@@ -394,10 +396,13 @@ pub(crate) fn open<D: Disk>(
             recovered.torn_tail = None;
             close_before(&mut wal, &mut mends, scanned.take());
             seal = summary.seal().encode();
+            file.read_ahead(true);
             adopt(&mut wal, &mut recovered, &header, summary, file);
             continue;
         }
-        let unreadable = read_segment_file(&file, &name, &mut bytes)?;
+        let read = read_segment_file(&file, &name, &mut bytes);
+        file.read_ahead(true);
+        let unreadable = read?;
         if let Some(unused_before) = unused.first() {
             if !is_zero(&bytes) {
                 return Err(missing_header(unused_before));

@@ -524,6 +524,10 @@ impl DiskFile for FaultyFile {
         self.1.forgotten.set(self.1.forgotten.get() + 1);
         self.0.forget_cache(bytes);
     }
+
+    fn read_ahead(&self, on: bool) {
+        self.0.read_ahead(on);
+    }
 }
 
 /// The log refuses to go on, and asks nothing more of the disk.
