@@ -13,6 +13,16 @@ pub async fn tour(addresses: &[String]) -> Result<(), ApiError> {
     let many = client.submit(["a", "b", "c"]).await?;
     println!("1 is record {}; a, b, c are {} to {}", one.first_seq, many.first_seq, many.last_seq);
 
+    // Many values without waiting for each: they go into the log in this order.
+    let submitter = client.submitter();
+    let mut under_way = Vec::new();
+    for value in ["x", "y", "z"] {
+        under_way.push(submitter.submit(value).await);
+    }
+    for submission in under_way {
+        println!("record {} is on disk on a majority", submission.await?);
+    }
+
     // A request id makes repeating harmless, even from another process after a crash.
     let options = SubmitOptions { request_id: Some(new_request_id()), ..SubmitOptions::default() };
     let first = client.submit_with(["paid"], options.clone()).await?;

@@ -14,11 +14,13 @@ pub mod explain;
 mod gather;
 mod read_response;
 mod status;
+mod submitter;
 
 pub use client::{Client, SubmitOptions, Submitted, new_request_id, request_id_at};
 pub use error::{ApiError, Outcome, Reason};
 pub use gather::{CONNECTION_WINDOW_BYTES, FRAME_BYTES, Gather, STREAM_WINDOW_BYTES, connect_lazy};
 pub use status::{code_of, from_status, to_status};
+pub use submitter::{Submission, Submitter, SubmitterOptions};
 
 /// The wire schema, as generated from `proto/tercet/v1/tercet.proto`.
 #[allow(missing_docs, unused_qualifications, reason = "generated; the schema file documents it")]

@@ -367,6 +367,10 @@ pub(crate) struct BenchArgs {
     /// Each client submits, or reads, over one stream
     #[arg(long)]
     pub(crate) stream: bool,
+    /// Each client submits through a submitter of the client library: what is submitted while a
+    /// request is under way becomes the next one
+    #[arg(long, conflicts_with = "stream")]
+    pub(crate) submitter: bool,
     /// The size of a value
     #[arg(long, default_value = "256", value_name = "SIZE")]
     pub(crate) size: String,

@@ -39,6 +39,7 @@ fn a_bench_starts_a_cluster_of_its_own() {
         report
     };
     run(&["submit", "--clients", "4", "--stream", "--in-flight", "8", "--records", "2"]);
+    run(&["submit", "--clients", "4", "--submitter", "--in-flight", "8"]);
     run(&["read", "--clients", "4"]);
     run(&["read", "--clients", "4", "--stream", "--in-flight", "8"]);
     run(&["tail", "--clients", "3", "--rate", "200"]);

@@ -87,7 +87,7 @@ fn the_rust_example_runs() {
         cluster.await_leader()?;
         cluster.run(tour::tour(&cluster.addresses()))?;
         let records = cluster.run(cluster.client().read(1, 10))?;
-        ensure!(records.len() == 5, "{records:?}");
+        ensure!(records.len() == 8, "{records:?}");
         Ok(())
     });
 }

@@ -26,6 +26,7 @@ mod partitions;
 mod power;
 mod restarts;
 mod shell;
+mod submitters;
 mod xmlrpc;
 
 use std::path::Path;

@@ -10,7 +10,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use tercet_client::v1::log_client::LogClient;
-use tercet_client::{Client, SubmitOptions, connect_lazy, from_status, v1};
+use tercet_client::{
+    ApiError, Client, Submission, SubmitOptions, Submitter, connect_lazy, from_status, v1,
+};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_stream::StreamExt as _;
@@ -41,6 +43,7 @@ pub(super) struct Load {
     pub(super) connections: usize,
     pub(super) in_flight: usize,
     pub(super) stream: bool,
+    pub(super) submitter: bool,
     pub(super) size: usize,
     pub(super) records: usize,
     /// Requests in a second, of all clients together.
@@ -145,6 +148,16 @@ impl Load {
                     tasks.spawn(self.stream(connection(number), pace, desk.clone(), submits));
                 }
             }
+            BenchWhat::Submit if self.submitter => {
+                let clients: Vec<Client> = (0..self.connections)
+                    .map(|number| Client::new(&targets[number % targets.len()]))
+                    .collect::<Result<_, _>>()?;
+                for number in 0..self.clients {
+                    let pace = self.pace(number, self.clients, begun, end);
+                    let submitter = clients[number % clients.len()].submitter();
+                    tasks.spawn(self.clone().submit_through(submitter, pace, desk.clone()));
+                }
+            }
             BenchWhat::Submit => {
                 let workers = self.clients * self.in_flight;
                 for number in 0..workers {
@@ -233,6 +246,27 @@ impl Load {
         }
     }
 
+    /// Several values under way, through the client library's submitter.
+    async fn submit_through(self, submitter: Submitter, mut pace: Pace, desk: Desk) {
+        let value = self.value();
+        let mut under_way: VecDeque<(Instant, Submission)> = VecDeque::new();
+        while !pace.is_over() {
+            tokio::select! {
+                biased;
+                () = until(pace.due()), if under_way.len() < self.in_flight => {
+                    under_way.push_back((pace.due(), submitter.submit(value.clone()).await));
+                    pace.count = pace.count.saturating_add(1);
+                }
+                answer = first(&mut under_way) => {
+                    match answer {
+                        Ok(due) => desk.done(due, 1),
+                        Err(error) => desk.failed(&error.reason.to_string()),
+                    }
+                }
+            }
+        }
+    }
+
     /// A stream with several requests under way. A stream that ends is begun again.
     fn stream<S: Streamed>(
         &self,
@@ -305,6 +339,18 @@ impl Load {
         let values = vec![self.value(); usize::try_from(READ_FROM)?];
         client.submit_with(values, SubmitOptions::default()).await.context("values to read")?;
         Ok(READ_FROM)
+    }
+}
+
+/// Waits for the first answer; says since when its value was due.
+async fn first(under_way: &mut VecDeque<(Instant, Submission)>) -> Result<Instant, ApiError> {
+    match under_way.front_mut() {
+        Some((due, submission)) => {
+            let (due, answer) = (*due, submission.await);
+            under_way.pop_front();
+            answer.map(|_| due)
+        }
+        None => std::future::pending().await,
     }
 }
 
@@ -479,6 +525,7 @@ mod tests {
             connections: 2,
             in_flight: 1,
             stream: false,
+            submitter: false,
             size: 20,
             records: 1,
             rate,

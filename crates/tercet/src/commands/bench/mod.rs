@@ -114,6 +114,12 @@ fn load_of(args: &BenchArgs) -> anyhow::Result<Load> {
             load::STAMP
         )));
     }
+    if args.submitter && args.what != BenchWhat::Submit {
+        return Err(usage("--submitter: it only submits"));
+    }
+    if args.submitter && args.records != 1 {
+        return Err(usage("--records: a submitter makes its requests itself"));
+    }
     // Who tails is fed at a steady pace unless it is said otherwise.
     let rate = args.rate.or((args.what == BenchWhat::Tail).then_some(1000.0));
     Ok(Load {
@@ -122,6 +128,7 @@ fn load_of(args: &BenchArgs) -> anyhow::Result<Load> {
         connections,
         in_flight: args.in_flight,
         stream: args.stream,
+        submitter: args.submitter,
         size,
         records: args.records,
         rate,

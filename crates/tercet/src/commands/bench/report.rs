@@ -89,6 +89,7 @@ impl Report {
     fn what(&self) -> String {
         let load = &self.load;
         let how = match load.what {
+            BenchWhat::Submit if load.submitter => " through submitters",
             BenchWhat::Submit | BenchWhat::Read if load.stream => " over streams",
             BenchWhat::Submit | BenchWhat::Read | BenchWhat::Tail => "",
         };
@@ -142,7 +143,8 @@ impl Report {
         let measured = &self.measured;
         json!({
             "what": load.what.name(), "clients": load.clients, "connections": load.connections,
-            "in_flight": load.in_flight, "stream": load.stream, "value_bytes": load.size,
+            "in_flight": load.in_flight, "stream": load.stream,
+            "submitter": load.submitter, "value_bytes": load.size,
             "records_per_request": load.records, "rate": load.rate, "targets": self.targets,
             "warm_up_s": self.warm_up.as_secs_f64(), "seconds": measured.took.as_secs_f64(),
             "version": env!("CARGO_PKG_VERSION"),
@@ -364,6 +366,7 @@ mod tests {
             connections: 4,
             in_flight: 2,
             stream: true,
+            submitter: false,
             size: 1 << 19,
             records: 2,
             rate: Some(100.0),
