@@ -164,7 +164,11 @@ struct Prepared {
 /// them.
 const ZEROED_AT_A_TIME: u64 = 256 << 10;
 /// How many zeros are written at a time.
-static ZEROS: [u8; 256 << 10] = [0; 256 << 10];
+static ZEROS: Aligned = Aligned([0; 256 << 10]);
+
+/// Where a disk can read it without the page cache.
+#[repr(align(4096))]
+struct Aligned([u8; 256 << 10]);
 
 impl Drop for FileDisk {
     /// Waits for what is prepared in the background: it must not touch a directory that is not
@@ -244,13 +248,23 @@ fn sync_path(path: &Path) -> io::Result<()> {
 fn make_zeroed(path: &Path, bytes: u64, is_wanted: &AtomicBool) -> io::Result<File> {
     let make = || {
         let file = options(true).truncate(true).open(path)?;
+        // Zeros in memory would only be in the way: what replaces them is written by whole blocks.
+        let mut direct = past_cache(path).filter(|_| bytes.is_multiple_of(BLOCK));
         let mut at = 0;
         while at < bytes {
             if is_wanted.load(Ordering::Relaxed) && reserve(&file, at, bytes - at) {
                 break;
             }
-            let n = usize::try_from((bytes - at).min(ZEROS.len() as u64)).expect("at most 256 KiB");
-            FileExt::write_all_at(&file, &ZEROS[..n], at)?;
+            let n = usize::try_from((bytes - at).min(ZEROS.0.len() as u64)).expect("256 KiB");
+            let to = direct.as_ref().unwrap_or(&file);
+            match FileExt::write_all_at(to, &ZEROS.0[..n], at) {
+                // Not every file system that opens a file so writes it so.
+                Err(error) if error.kind() == io::ErrorKind::InvalidInput && direct.is_some() => {
+                    direct = None;
+                    continue;
+                }
+                written => written?,
+            }
             at += n as u64;
             if at % ZEROED_AT_A_TIME == 0 {
                 file.sync_data()?;
@@ -266,6 +280,12 @@ fn make_zeroed(path: &Path, bytes: u64, is_wanted: &AtomicBool) -> io::Result<Fi
         // A part of a file would only take the space that is missing.
         let _ = fs::remove_file(path);
     })
+}
+
+/// The same file, written without the page cache, where that can be.
+fn past_cache(path: &Path) -> Option<File> {
+    let direct = rustix::fs::OFlags::DIRECT.bits().cast_signed();
+    OpenOptions::new().write(true).custom_flags(direct).open(path).ok()
 }
 
 /// Takes space that reads as zeros; `false` where the file system cannot, or has too little.

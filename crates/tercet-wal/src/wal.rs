@@ -515,8 +515,11 @@ impl<D: Disk> Wal<D> {
         let offset = |at: u64| u32::try_from(at).expect("a segment is below 4 GiB");
         let mut at = segment.end + FRAME_HEADER_BYTES as u64;
         // Identifiers grow down: the frame's stands highest, its last entry's lowest.
-        let mut ids = vec![0; (1 + self.staged_count) * ID_BYTES];
-        let mut id_slots = ids.chunks_exact_mut(ID_BYTES).rev();
+        let (end, ids_start) = (segment.end + header.space(), segment.ids - ids_bytes);
+        let written = segment.end + FRAME_HEADER_BYTES as u64 + body_bytes;
+        let (padding, ids_padding) = padding(segment.end..written, ids_start..segment.ids);
+        let mut ids = vec![0; ids_padding + (1 + self.staged_count) * ID_BYTES];
+        let mut id_slots = ids[ids_padding..].chunks_exact_mut(ID_BYTES).rev();
         let mut add_id = |id: Identifier| {
             id_slots.next().expect("one for each").copy_from_slice(&id.encode());
         };
@@ -529,13 +532,14 @@ impl<D: Disk> Wal<D> {
             pieces.push(&entry.frame);
             at += entry.frame.len() as u64;
         }
+        pieces.push(&ZEROS[..padding]);
         let (name, file) = (&segment.name, &segment.file);
         file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", name))?;
-        file.write_at(&ids, segment.ids - ids_bytes).map_err(io_error("write", name))?;
+        file.write_at(&ids, ids_start - ids_padding as u64).map_err(io_error("write", name))?;
         let unsynced = Unsynced { file: Arc::clone(file) };
         let (mut at, mut id) = (segment.end + FRAME_HEADER_BYTES as u64, segment.ids);
-        segment.end += header.space();
-        segment.ids -= ids_bytes;
+        segment.end = end;
+        segment.ids = ids_start;
         let is_half_full = segment.end + (segment.bytes - segment.ids) > segment.bytes / 2;
         let next_number = segment.number + 1;
         if let Some(from) = self.staged_truncate {
@@ -1183,4 +1187,26 @@ pub(crate) fn read_full<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -
         filled += n;
     }
     Ok(true)
+}
+
+/// What fills a block up.
+static ZEROS: [u8; 4096] = [0; 4096];
+const _: () = assert!(ZEROS.len() as u64 == BLOCK, "a whole block, and no more");
+
+/// How many zeros follow a frame and go before its identifiers, so that blocks that are written for
+/// the first time are written whole: else the system reads them first. Beyond both is unused room,
+/// which is zeros.
+fn padding(frame: Range<u64>, ids: Range<u64>) -> (usize, usize) {
+    let begins = |at: u64| at - at % BLOCK;
+    let end = frame.end.next_multiple_of(BLOCK);
+    let start = begins(ids.start);
+    if end > start {
+        return (0, 0);
+    }
+    let is_new = begins(frame.end - 1) >= frame.start;
+    let after = if is_new { end - frame.end } else { 0 };
+    let is_new = start + BLOCK <= ids.end;
+    let before = if is_new { ids.start - start } else { 0 };
+    let size = |bytes| usize::try_from(bytes).expect("below 4096");
+    (size(after), size(before))
 }

@@ -5,9 +5,11 @@
 
 mod support;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
+use std::ops::Range;
 use std::os::unix::fs::{FileExt, MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::rc::Rc;
@@ -283,7 +285,6 @@ fn a_prepared_file_that_is_wanted_at_once_is_whole() {
     assert_eq!(&found[found.len() - 8..], b"\0\0\0\0last");
 }
 
-/// Who has let go of a directory does not touch it any more.
 /// Whether the first of these bytes are in the system's memory; `None` where the file system has no
 /// other place for them, or does not say.
 fn is_in_memory(path: &Path) -> Option<bool> {
@@ -327,6 +328,7 @@ fn what_is_released_leaves_the_systems_memory() {
     disk.release("nothing", 0..1);
 }
 
+/// Who has let go of a directory does not touch it any more.
 #[test]
 fn a_disk_that_is_dropped_finishes_what_it_prepares() {
     let dir = tempfile::tempdir().unwrap();
@@ -338,7 +340,6 @@ fn a_disk_that_is_dropped_finishes_what_it_prepares() {
     assert_eq!(found, bytes);
 }
 
-/// What the rest of the node relies on, of real files and of those in memory.
 /// A name that cannot be one is an error of the file system, not a file that is not there.
 #[test]
 fn an_impossible_name_is_an_error() {
@@ -362,6 +363,7 @@ fn an_impossible_name_is_an_error() {
     disk.sync_dir("other").unwrap();
 }
 
+/// What the rest of the node relies on, of real files and of those in memory.
 fn disk_contract<D: Disk>(disk: &mut D) {
     assert!(disk.open("a").unwrap().is_none());
     assert!(disk.list("wal").unwrap().is_empty());
@@ -416,6 +418,17 @@ struct Faulty {
     reads_fail: Rc<Cell<Option<i32>>>,
     /// How often it was told that bytes need not stay in memory.
     forgotten: Rc<Cell<u64>>,
+    /// What was done with the file that was opened last, in order.
+    seen: Rc<RefCell<Vec<Seen>>>,
+}
+
+/// What is done with a file.
+#[derive(Clone, PartialEq, Eq, Debug)]
+enum Seen {
+    Forgotten,
+    ReadAhead(bool),
+    Read,
+    Written(Range<u64>),
 }
 
 #[derive(Debug)]
@@ -428,7 +441,8 @@ fn eio() -> io::Error {
 impl Faulty {
     fn new(disk: &MemDisk, fails_at: u64) -> Self {
         let (asked, reads_fail, forgotten) = (Rc::default(), Rc::default(), Rc::default());
-        Self { disk: disk.clone(), asked, fails_at, reads_fail, forgotten }
+        let seen = Rc::default();
+        Self { disk: disk.clone(), asked, fails_at, reads_fail, forgotten, seen }
     }
 
     fn ask(&self) -> io::Result<()> {
@@ -437,6 +451,7 @@ impl Faulty {
     }
 
     fn wrap(&self, file: MemFile) -> FaultyFile {
+        self.seen.borrow_mut().clear();
         FaultyFile(file, self.clone())
     }
 }
@@ -488,8 +503,15 @@ impl Disk for Faulty {
     }
 }
 
+impl FaultyFile {
+    fn see(&self, seen: Seen) {
+        self.1.seen.borrow_mut().push(seen);
+    }
+}
+
 impl DiskFile for FaultyFile {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+        self.see(Seen::Read);
         match self.1.reads_fail.get() {
             Some(error) => Err(io::Error::from_raw_os_error(error)),
             None => self.0.read_at(buffer, offset),
@@ -498,11 +520,14 @@ impl DiskFile for FaultyFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.1.ask()?;
+        self.see(Seen::Written(offset..offset + bytes.len() as u64));
         self.0.write_at(bytes, offset)
     }
 
     fn write_pieces_at(&self, pieces: &[&[u8]], offset: u64) -> io::Result<()> {
         self.1.ask()?;
+        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
+        self.see(Seen::Written(offset..offset + length as u64));
         self.0.write_pieces_at(pieces, offset)
     }
 
@@ -520,12 +545,14 @@ impl DiskFile for FaultyFile {
         self.0.set_len(bytes)
     }
 
-    fn forget_cache(&self, bytes: std::ops::Range<u64>) {
+    fn forget_cache(&self, bytes: Range<u64>) {
         self.1.forgotten.set(self.1.forgotten.get() + 1);
+        self.see(Seen::Forgotten);
         self.0.forget_cache(bytes);
     }
 
     fn read_ahead(&self, on: bool) {
+        self.see(Seen::ReadAhead(on));
         self.0.read_ahead(on);
     }
 }
@@ -731,4 +758,74 @@ fn what_was_read_of_old_segments_leaves_memory_again() {
     // Each of these segments is three pieces; three of them are new enough to stay.
     assert_eq!(read(1, index), (30 - 3) * 3 - 64);
     assert_eq!(read(index, index), 0);
+}
+
+/// How much a system reads and writes at a time.
+const BLOCK: u64 = 4096;
+
+/// A block that is written for the first time is written whole, at both ends of a segment: the system
+/// need not read it first.
+#[test]
+fn no_block_is_read_to_be_written() {
+    let mut disk = Faulty::new(&MemDisk::new(), 0);
+    let segment_bytes = 1 << 20;
+    let mut wal = Wal::create(&mut disk, WalOptions { segment_bytes, ..small() }).unwrap();
+    let mut in_memory = BTreeSet::new();
+    let mut rng = Rng(3);
+    let mut index = 0;
+    while index < 10_000 && disk.list("wal").unwrap().len() == 1 {
+        for seen in disk.seen.borrow_mut().drain(..) {
+            let Seen::Written(written) = seen else { continue };
+            for block in written.start / BLOCK..written.end.div_ceil(BLOCK) {
+                let is_whole = written.start <= block * BLOCK && (block + 1) * BLOCK <= written.end;
+                // The header stands alone in its block when a segment is made.
+                let is_first = block == 0;
+                assert!(
+                    !in_memory.insert(block) || is_whole || is_first,
+                    "block {block}, of which {written:?} was written before entry {index}"
+                );
+            }
+        }
+        let entries = (1..=1 + rng.below(40))
+            .map(|more| entry(1, index + more, &vec![7; rng.index(300)]))
+            .collect::<Vec<_>>();
+        index += entries.len() as u64;
+        wal.stage(append(entries));
+        wal.commit(&mut disk).unwrap();
+    }
+    assert!(in_memory.len() > 200, "most of the segment was written: {} blocks", in_memory.len());
+}
+
+/// What is read of the newest segment will be written, a little at a time: from the first look at it
+/// on nothing is read ahead, and afterwards it is again.
+#[test]
+fn the_newest_segment_is_opened_without_reading_ahead() {
+    let memory = MemDisk::new();
+    drop(Wal::create(&mut Faulty::new(&memory, 0), small()).unwrap());
+    let mut disk = Faulty::new(&memory, 0);
+    drop(Wal::open(&mut disk, small()).unwrap());
+    let seen = disk.seen.borrow();
+    let read = |seen: &Seen| *seen == Seen::Read;
+    let (first, last) = (seen.iter().position(read).unwrap(), seen.iter().rposition(read).unwrap());
+    assert_eq!(seen[..first], [Seen::Forgotten, Seen::ReadAhead(false)]);
+    assert!(seen[first..last].iter().all(read), "{seen:?}");
+    assert_eq!(seen.get(last + 1), Some(&Seen::ReadAhead(true)));
+}
+
+/// Zeros that are made beforehand take no memory, where the file system can be asked about it.
+#[test]
+fn zeros_take_no_memory() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut disk = open_dir(&dir);
+    // One length that a disk can write without the page cache, and one that it cannot.
+    for bytes in [1 << 20, (1 << 20) + 9] {
+        let file = disk.create_zeroed("zeros", bytes).unwrap();
+        let is_in_memory = is_in_memory(&dir.path().join("n1/zeros"));
+        let can_be = bytes % BLOCK == 0;
+        assert!(is_in_memory.is_none_or(|is| is != can_be), "{bytes}: {is_in_memory:?}");
+        let mut found = vec![1; usize::try_from(bytes).unwrap()];
+        assert_eq!(DiskFile::read_at(&file, &mut found, 0).unwrap(), found.len());
+        assert!(found.iter().all(|byte| *byte == 0));
+        disk.remove("zeros").unwrap();
+    }
 }
