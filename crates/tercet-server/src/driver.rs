@@ -46,6 +46,9 @@ const DRAIN_MAX: usize = 1024;
 const DRAIN_BYTES: usize = 1 << 20;
 /// With fewer entries to sync, a leader waits for the disk itself: nobody else has something for it.
 const BESIDE_MIN: usize = 2;
+/// `values.log` gets its lines so long after they are due: what comes meanwhile goes with them, by one
+/// write.
+const VALUES_DELAY: Duration = Duration::from_millis(5);
 /// How often the same reason for refusing a connection is told.
 const REFUSAL_EVERY: Duration = Duration::from_secs(60);
 /// How many reasons are told in that time: garbage can be of many kinds.
@@ -144,6 +147,8 @@ struct Driver<'a> {
     /// Submits of this turn, appended together.
     submits: Vec<tercet_replica::Submit>,
     timing: Timing,
+    /// When `values.log` is written, if there is something to write.
+    values_due: Option<Instant>,
     next_tag: u64,
     /// Why connections were refused, and when that was told.
     refusals: BTreeMap<String, Instant>,
@@ -202,6 +207,7 @@ pub(crate) async fn run(
         forwarded: BTreeMap::new(),
         submits: Vec::new(),
         timing: Timing::new(),
+        values_due: None,
         next_tag: 1,
         refusals: BTreeMap::new(),
         role: None,
@@ -259,12 +265,15 @@ impl Driver<'_> {
             // Lets the links read what has come, so that it joins this turn's batch.
             tokio::task::yield_now().await;
             // Those who were answered have their answers.
-            self.replica.write_values()?;
+            let writes_values = self.note_values();
+            if writes_values {
+                self.write_values()?;
+            }
             // What a full disk did not take waits for something to change.
             let can_flush = self.syncer.since.is_none()
                 && self.replica.needs_flush()
                 && !self.replica.alarms().disk_full;
-            if !can_flush && !self.replica.needs_values() {
+            if !can_flush && !writes_values {
                 let due = self.due(stop_at).into();
                 if due < timer.deadline() || timer.is_elapsed() {
                     timer.as_mut().reset(due);
@@ -306,9 +315,30 @@ impl Driver<'_> {
             if stop_at
                 .is_some_and(|at| Instant::now() >= at || (hands_over && !self.can_hand_over()))
             {
-                return Ok(());
+                // What was answered stands there, too.
+                return self.write_values();
             }
         }
+    }
+
+    fn write_values(&mut self) -> Result<(), Fatal> {
+        self.replica.write_values()?;
+        if !self.replica.needs_values() {
+            self.values_due = None;
+        }
+        Ok(())
+    }
+
+    /// Whether `values.log` is to be written now.
+    fn note_values(&mut self) -> bool {
+        if !self.replica.needs_values() {
+            self.values_due = None;
+            return false;
+        }
+        let now = Instant::now();
+        let due = *self.values_due.get_or_insert(now + VALUES_DELAY);
+        // What is compared after a start is no few lines that others could join.
+        due <= now || self.replica.compares_values()
     }
 
     fn leads(&self) -> bool {
@@ -326,7 +356,12 @@ impl Driver<'_> {
         let held = self.desk.lab.as_ref().and_then(Lab::due);
         let untold = self.classic.as_ref().and_then(|classic| classic.due(self.applied()));
         let stalled = self.syncer.since.map(|since| since + self.config.timing.heartbeat);
-        held.into_iter().chain(untold).chain(stop_at).chain(stalled).fold(due, Instant::min)
+        held.into_iter()
+            .chain(untold)
+            .chain(stop_at)
+            .chain(stalled)
+            .chain(self.values_due)
+            .fold(due, Instant::min)
     }
 
     fn now(&self) -> Time {

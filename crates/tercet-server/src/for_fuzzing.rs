@@ -119,6 +119,7 @@ impl ClientPort {
             progress: seen,
             serves: watch::channel(true).1,
             clock: Arc::default(),
+            woken_by: crate::coarse_clock::WokenBy::Clock,
             events: broadcast::channel(16).0,
             metrics: Arc::clone(&metrics),
             id: 1,

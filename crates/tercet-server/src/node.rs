@@ -12,7 +12,7 @@ use tercet_client::v1;
 use tercet_client::{ApiError, Outcome, Reason};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
-use crate::coarse_clock::CoarseClock;
+use crate::coarse_clock::{CoarseClock, WokenBy};
 use crate::metrics::Metrics;
 
 /// Records to append, as a client asked for them.
@@ -149,6 +149,7 @@ pub struct NodeHandle {
     pub(crate) progress: watch::Receiver<Progress>,
     pub(crate) serves: watch::Receiver<bool>,
     pub(crate) clock: Arc<CoarseClock>,
+    pub(crate) woken_by: WokenBy,
     pub(crate) events: broadcast::Sender<NodeEvent>,
     pub(crate) metrics: Arc<Metrics>,
     /// This node's slot.
@@ -185,7 +186,13 @@ impl NodeHandle {
     /// # Errors
     /// Every [`ApiError`] says whether the records were not appended or whether nobody can know.
     pub async fn submit(&self, submit: Submit) -> Result<Submitted, ApiError> {
-        crate::submit::run(self, submit).await
+        crate::submit::run(self, submit, Instant::now()).await
+    }
+
+    /// The same node, for requests that many of are polled by one task, which looks at the clock for
+    /// all of them.
+    pub(crate) fn woken_by_caller(&self) -> Self {
+        Self { woken_by: WokenBy::Caller, ..self.clone() }
     }
 
     /// Waits until a read of this node's applied records is linearizable, at most until `deadline`.
@@ -296,7 +303,7 @@ impl NodeHandle {
         if self.commands.send(command(reply)).is_err() {
             return Err(stopping());
         }
-        match self.clock.timeout_at(deadline, answer).await {
+        match self.clock.timeout_at(deadline, self.woken_by, answer).await {
             Some(Ok(answer)) => Ok(answer),
             Some(Err(_)) => Err(stopping().with_outcome(Outcome::Unknown)),
             None => Err(ApiError::new(Reason::Deadline, "no answer before the deadline")

@@ -11,7 +11,7 @@ use tokio::sync::{broadcast, mpsc, watch};
 use tokio::task::LocalSet;
 
 use crate::api;
-use crate::coarse_clock::CoarseClock;
+use crate::coarse_clock::{CoarseClock, WokenBy};
 use crate::config::ServerConfig;
 use crate::driver::{self, Desk, DriverError, Ended};
 use crate::lab::Lab;
@@ -151,6 +151,7 @@ pub fn run(
         progress: progress_rx.clone(),
         serves: serves_rx,
         clock: Arc::clone(&clock),
+        woken_by: WokenBy::Clock,
         events: events.clone(),
         metrics: Arc::clone(&metrics),
         id: config.node,

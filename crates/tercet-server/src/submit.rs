@@ -8,19 +8,30 @@
 use std::time::{Duration, Instant};
 
 use tercet_client::{ApiError, Outcome, Reason};
+use tokio::sync::watch;
 
 use crate::metrics::Stage;
-use crate::node::{Answered, Command, NodeHandle, Submit, Submitted};
+use crate::node::{Answered, Command, NodeHandle, Progress, Submit, Submitted};
 
 /// How long to wait before the next attempt when nothing tells of a change.
 const PAUSE: Duration = Duration::from_millis(20);
 
-pub(crate) async fn run(node: &NodeHandle, submit: Submit) -> Result<Submitted, ApiError> {
-    let mut progress = node.progress();
+/// Sees a submit that came at `begun` through.
+pub(crate) async fn run(
+    node: &NodeHandle,
+    submit: Submit,
+    begun: Instant,
+) -> Result<Submitted, ApiError> {
     let mut maybe_appended = false;
+    let mut handed_over = begun;
+    let mut waits_for: Option<watch::Receiver<Progress>> = None;
     let deadline = submit.deadline;
     loop {
-        let leader = progress.borrow_and_update().leader;
+        // Most are answered at the first attempt, and need nobody who tells them of changes.
+        let leader = match &mut waits_for {
+            Some(progress) => progress.borrow_and_update().leader,
+            None => node.progress.borrow().leader,
+        };
         let attempt = match leader {
             Some(leader) if leader != node.id && !submit.never_forward => {
                 let submit = submit.clone();
@@ -29,7 +40,6 @@ pub(crate) async fn run(node: &NodeHandle, submit: Submit) -> Result<Submitted, 
             }
             Some(_) | None => {
                 let submit = submit.clone();
-                let handed_over = Instant::now();
                 let command = |reply| Command::Submit { submit, handed_over, reply };
                 node.ask(deadline, command).await
             }
@@ -51,13 +61,17 @@ pub(crate) async fn run(node: &NodeHandle, submit: Submit) -> Result<Submitted, 
         let retry = waits || (moved && !submit.never_forward);
         // With `expect_next`, a repetition of what was appended is recognised by its id, so the
         // condition does not turn a success into a conflict.
-        if !retry || Instant::now() + PAUSE >= submit.deadline || progress.borrow().stopping {
+        let stopping = node.progress.borrow().stopping;
+        if !retry || Instant::now() + PAUSE >= submit.deadline || stopping {
             if maybe_appended {
                 error.outcome = Outcome::Unknown;
             }
             return Err(error);
         }
         // A change of leader, term or progress is the usual reason for the next attempt to differ.
+        // The first time something has always changed: nobody looked yet.
+        let progress = waits_for.get_or_insert_with(|| node.progress());
         let _ = tokio::time::timeout(PAUSE, progress.changed()).await;
+        handed_over = Instant::now();
     }
 }

@@ -588,6 +588,11 @@ impl<D: Disk> Replica<D> {
         self.running().is_some_and(Running::values_behind)
     }
 
+    /// Whether that is to compare what was found in `values.log` with the log.
+    pub fn compares_values(&self) -> bool {
+        self.running().is_some_and(|running| running.values.is_unconfirmed())
+    }
+
     /// Writes a slice of `values.log`. Nobody waits for it: the driver does it when all that the
     /// turn brought is on its way.
     ///

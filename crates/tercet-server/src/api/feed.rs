@@ -271,6 +271,7 @@ mod tests {
                 progress: progress.subscribe(),
                 serves: watch::channel(true).1,
                 clock: Arc::default(),
+                woken_by: crate::coarse_clock::WokenBy::Clock,
                 events: broadcast::channel(1).0,
                 metrics: Arc::clone(&metrics),
                 id: 1,

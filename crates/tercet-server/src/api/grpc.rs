@@ -97,9 +97,10 @@ impl v1::log_server::Log for LogService {
         request: Request<v1::SubmitRequest>,
     ) -> Result<Response<v1::SubmitResponse>, Status> {
         let Context { node, intake, .. } = &self.context;
-        let deadline = intake.deadline(timeout_of(&request));
+        let begun = Instant::now();
+        let deadline = intake.deadline(begun, timeout_of(&request));
         let submit = submit_of(request.into_inner(), deadline).map_err(status)?;
-        let done = intake.submit(node, submit).await.map_err(status)?;
+        let done = intake.submit(node, submit, begun).await.map_err(status)?;
         Ok(Response::new(response_of(done)))
     }
 
@@ -109,18 +110,25 @@ impl v1::log_server::Log for LogService {
         &self,
         request: Request<Streaming<v1::SubmitRequest>>,
     ) -> Result<Response<Self::SubmitStreamStream>, Status> {
-        let context = Arc::new(self.context.clone());
+        let context = Arc::new(self.context.for_stream());
+        let clock = Arc::clone(&context.node.clock);
         let timeout = timeout_of(&request);
         let submit = move |request: Result<v1::SubmitRequest, Status>| {
             let context = Arc::clone(&context);
             async move {
-                let deadline = context.intake.deadline(timeout);
+                let begun = Instant::now();
+                let deadline = context.intake.deadline(begun, timeout);
                 let submit = submit_of(request?, deadline).map_err(status)?;
-                let done = context.intake.submit(&context.node, submit).await.map_err(status)?;
-                Ok(response_of(done))
+                let done = context.intake.submit(&context.node, submit, begun).await;
+                Ok(response_of(done.map_err(status)?))
             }
         };
-        Ok(Response::new(Box::pin(InOrder::new(request.into_inner(), STREAM_WINDOW, submit))))
+        Ok(Response::new(Box::pin(InOrder::new(
+            request.into_inner(),
+            STREAM_WINDOW,
+            clock,
+            submit,
+        ))))
     }
 
     type ReadStream = BoxStream<v1::ReadResponse>;
@@ -130,7 +138,7 @@ impl v1::log_server::Log for LogService {
         request: Request<v1::ReadRequest>,
     ) -> Result<Response<Self::ReadStream>, Status> {
         let Context { node, intake, .. } = &self.context;
-        let deadline = intake.deadline(timeout_of(&request));
+        let deadline = intake.deadline(Instant::now(), timeout_of(&request));
         let mut reading = Reading::new(request.into_inner());
         let Page { records, next_seq } = reading.first(node, deadline).await.map_err(status)?;
         // What a read that does not follow ends at: what was there when it began.
@@ -156,12 +164,13 @@ impl v1::log_server::Log for LogService {
         &self,
         request: Request<Streaming<v1::ReadRequest>>,
     ) -> Result<Response<Self::ReadStreamStream>, Status> {
-        let context = Arc::new(self.context.clone());
+        let context = Arc::new(self.context.for_stream());
+        let clock = Arc::clone(&context.node.clock);
         let timeout = timeout_of(&request);
         let read = move |request: Result<v1::ReadRequest, Status>| {
             let context = Arc::clone(&context);
             async move {
-                let deadline = context.intake.deadline(timeout);
+                let deadline = context.intake.deadline(Instant::now(), timeout);
                 let mut reading = Reading::new(request?);
                 if reading.request.follow {
                     let why = "a stream of reads follows nothing: use Read for that";
@@ -172,7 +181,7 @@ impl v1::log_server::Log for LogService {
                 Ok(reading.take(records, next_seq).unwrap_or_default())
             }
         };
-        Ok(Response::new(Box::pin(InOrder::new(request.into_inner(), STREAM_WINDOW, read))))
+        Ok(Response::new(Box::pin(InOrder::new(request.into_inner(), STREAM_WINDOW, clock, read))))
     }
 
     async fn tail(
@@ -180,7 +189,7 @@ impl v1::log_server::Log for LogService {
         request: Request<v1::TailRequest>,
     ) -> Result<Response<v1::TailResponse>, Status> {
         let Context { node, intake, .. } = &self.context;
-        let deadline = intake.deadline(timeout_of(&request));
+        let deadline = intake.deadline(Instant::now(), timeout_of(&request));
         if request.into_inner().consistency() == v1::Consistency::Linearizable {
             node.read_barrier(deadline).await.map_err(status)?;
         }

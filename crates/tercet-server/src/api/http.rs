@@ -215,15 +215,16 @@ async fn submit(
         Some(text) => Some(text.parse().map_err(|_| invalid("Expect-Next is a sequence number"))?),
         None => None,
     };
+    let begun = Instant::now();
     let submit = Submit {
         records,
         request_id,
         expect_next,
         wait_all,
         never_forward: text("forward").is_some_and(|value| value.eq_ignore_ascii_case("never")),
-        deadline: intake.deadline(duration(&params, "timeout")?),
+        deadline: intake.deadline(begun, duration(&params, "timeout")?),
     };
-    let done = intake.submit(node, submit).await?;
+    let done = intake.submit(node, submit, begun).await?;
     Ok(axum::Json(response_of(done)).into_response())
 }
 
@@ -263,7 +264,9 @@ async fn read(
     let wait = duration(&params, "wait")?.unwrap_or_default().min(WAIT_MAX);
     let deadline = Instant::now() + wait;
     match params.get("consistency").map(String::as_str) {
-        None | Some("linearizable") => node.read_barrier(context.intake.deadline(None)).await?,
+        None | Some("linearizable") => {
+            node.read_barrier(context.intake.deadline(Instant::now(), None)).await?;
+        }
         Some("local") => {}
         Some(other) => {
             return Err(
@@ -345,7 +348,7 @@ fn follow(node: NodeHandle, mut from: u64) -> Response {
 }
 
 async fn tail(State(context): State<Context>) -> Result<Response, Problem> {
-    context.node.read_barrier(context.intake.deadline(None)).await?;
+    context.node.read_barrier(context.intake.deadline(Instant::now(), None)).await?;
     let progress = *context.node.progress().borrow();
     let tail = v1::TailResponse {
         first_seq: progress.first_seq,

@@ -2,9 +2,13 @@
 
 use std::collections::VecDeque;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use tokio::sync::futures::OwnedNotified;
 use tokio_stream::Stream;
+
+use crate::coarse_clock::CoarseClock;
 
 /// A request, and its answer once it is there.
 enum UnderWay<F: Future> {
@@ -22,11 +26,15 @@ pub(super) struct InOrder<S, B, F: Future> {
     begin: B,
     under_way: VecDeque<UnderWay<F>>,
     window: usize,
+    /// The requests look at the clock when they are polled: at each tick the first of them is.
+    clock: Arc<CoarseClock>,
+    tick: Pin<Box<OwnedNotified>>,
 }
 
 impl<S, B, F: Future> InOrder<S, B, F> {
-    pub(super) fn new(requests: S, window: usize, begin: B) -> Self {
-        Self { requests: Some(requests), begin, under_way: VecDeque::new(), window }
+    pub(super) fn new(requests: S, window: usize, clock: Arc<CoarseClock>, begin: B) -> Self {
+        let tick = Box::pin(clock.next_tick());
+        Self { requests: Some(requests), begin, under_way: VecDeque::new(), window, clock, tick }
     }
 }
 
@@ -60,7 +68,15 @@ where
         }
         // The others wake this task, too; they are asked when their turn comes.
         if let Some(UnderWay::Asked(asked)) = this.under_way.front_mut() {
-            let Poll::Ready(answer) = asked.as_mut().poll(context) else { return Poll::Pending };
+            let answer = loop {
+                if let Poll::Ready(answer) = asked.as_mut().poll(context) {
+                    break answer;
+                }
+                match this.tick.as_mut().poll(context) {
+                    Poll::Ready(()) => this.tick.set(this.clock.next_tick()),
+                    Poll::Pending => return Poll::Pending,
+                }
+            };
             this.under_way[0] = UnderWay::Answered(answer);
         }
         match this.under_way.pop_front() {
@@ -99,7 +115,8 @@ mod tests {
     ) {
         let (requests, incoming) = mpsc::channel(16);
         let (begun, asked) = mpsc::unbounded_channel();
-        let answers = InOrder::new(ReceiverStream::new(incoming), window, move |request| {
+        let clock = Arc::new(CoarseClock::default());
+        let answers = InOrder::new(ReceiverStream::new(incoming), window, clock, move |request| {
             let (reply, answer) = oneshot::channel();
             begun.send((request, reply)).unwrap();
             async move { answer.await.unwrap() }

@@ -42,10 +42,9 @@ impl Intake {
         self.limits.request_bytes_max + 8 * self.limits.request_records_max + (64 << 10)
     }
 
-    /// When a request with this much time of its own, or with none, is given up.
-    pub(crate) fn deadline(&self, asked: Option<Duration>) -> Instant {
-        Instant::now()
-            + asked.unwrap_or(self.limits.deadline_default).min(Duration::from_secs(3600))
+    /// When a request that came at `begun`, with this much time of its own or none, is given up.
+    pub(crate) fn deadline(&self, begun: Instant, asked: Option<Duration>) -> Instant {
+        begun + asked.unwrap_or(self.limits.deadline_default).min(Duration::from_secs(3600))
     }
 
     fn check(&self, records: &[Bytes]) -> Result<usize, ApiError> {
@@ -87,16 +86,16 @@ impl Intake {
         Ok(admission)
     }
 
-    /// Checks a submit and sees it through.
+    /// Checks a submit that came at `begun`, and sees it through.
     pub(crate) async fn submit(
         &self,
         node: &NodeHandle,
         submit: Submit,
+        begun: Instant,
     ) -> Result<Submitted, ApiError> {
         let bytes = self.check(&submit.records)?;
         let _admission = self.admit(bytes)?;
-        let begun = Instant::now();
-        let result = node.submit(submit).await;
+        let result = crate::submit::run(node, submit, begun).await;
         self.metrics.observe_submit(begun.elapsed());
         result
     }

@@ -52,6 +52,11 @@ impl Context {
         let feed = Feed::start(node.clone(), grpc_runtime);
         Self { node, intake: Arc::new(Intake::new(limits, metrics)), feed }
     }
+
+    /// For a stream, which polls all its requests in one task.
+    fn for_stream(&self) -> Self {
+        Self { node: self.node.woken_by_caller(), ..self.clone() }
+    }
 }
 
 /// Serves clients until `shutdown`, then answers what is under way. Connections of gRPC are served

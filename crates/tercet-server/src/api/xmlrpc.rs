@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Body;
 use axum::extract::State;
@@ -258,15 +258,16 @@ async fn submit_value(context: Context, params: Vec<Value>) -> Result<Value, Fau
         Some(key) => request_id_of_key(&key),
         None => request_id(&[]),
     };
+    let begun = Instant::now();
     let submit = Submit {
         records: vec![record],
         request_id: request_id.map_err(|error| fault_of(&error))?,
         expect_next: None,
         wait_all: false,
         never_forward: false,
-        deadline: context.intake.deadline(None),
+        deadline: context.intake.deadline(begun, None),
     };
-    match context.intake.submit(&context.node, submit).await {
+    match context.intake.submit(&context.node, submit, begun).await {
         Ok(_) => Ok(Value::String(SUCCESS.to_owned())),
         Err(error) => Err(fault_of(&error)),
     }
@@ -305,7 +306,7 @@ async fn get_log(context: Context, params: Vec<Value>) -> Result<Value, Fault> {
         }
     };
     let node = &context.node;
-    let deadline = context.intake.deadline(None);
+    let deadline = context.intake.deadline(Instant::now(), None);
     node.read_barrier(deadline).await.map_err(|error| fault_of(&error))?;
     let next_seq = node.progress().borrow().next_seq;
     if from > next_seq {
