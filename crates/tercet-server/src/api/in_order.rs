@@ -97,11 +97,14 @@ where
 #[cfg(test)]
 #[allow(clippy::unwrap_used, reason = "a test fails out loud")]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use futures_util::{FutureExt as _, StreamExt as _};
     use tokio::sync::{mpsc, oneshot};
     use tokio_stream::wrappers::ReceiverStream;
 
     use super::*;
+    use crate::coarse_clock::WokenBy;
 
     type Asked = (u32, oneshot::Sender<Result<u32, String>>);
 
@@ -155,6 +158,27 @@ mod tests {
         assert_eq!(answers.next().await, Some(Ok(1)));
         let _ = answers.next().now_or_never();
         assert_eq!(asked.try_recv().unwrap().0, 3, "there is a place again");
+    }
+
+    /// Nobody wakes a request that waits for nothing but its deadline: the stream does, at a tick.
+    #[tokio::test]
+    async fn a_deadline_ends_a_request_that_nobody_answers() {
+        let clock = Arc::new(CoarseClock::default());
+        tokio::spawn(Arc::clone(&clock).run());
+        let deadline = Instant::now() + Duration::from_millis(1200);
+        let begin = |request: u32| {
+            let clock = Arc::clone(&clock);
+            async move {
+                let never = std::future::pending::<()>();
+                let answer = clock.timeout_at(deadline, WokenBy::Caller, never).await;
+                answer.ok_or(request)
+            }
+        };
+        let requests = tokio_stream::iter([1, 2]).chain(tokio_stream::pending());
+        let mut answers = InOrder::new(requests, 8, Arc::clone(&clock), begin);
+        let answer = tokio::time::timeout(Duration::from_secs(60), answers.next()).await;
+        assert_eq!(answer.expect("the stream looks at the clock"), Some(Err(1)));
+        assert!(Instant::now() >= deadline);
     }
 
     #[tokio::test]
