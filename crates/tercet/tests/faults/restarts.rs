@@ -4,9 +4,9 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::ensure;
-use tercet_testkit::Load;
+use tercet_testkit::{Cluster, Load, Options};
 
-use crate::{PATIENCE, on_three};
+use crate::{PATIENCE, TERCET, on_three};
 
 /// An upgrade without an upgrade: every node is asked to stop, in turn, and started again when it
 /// has. No client is told of a failure.
@@ -109,4 +109,29 @@ fn copy_files(from: &Path, to: &Path) -> std::io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// `values.log` gets its lines a little later than clients get their answers, but not after a stop.
+#[test]
+fn a_node_that_is_stopped_leaves_its_values_whole() {
+    let body = || -> anyhow::Result<()> {
+        let repeat = "cargo xtask e2e a_node_that_is_stopped_leaves_its_values_whole";
+        let options = Options { nodes: 1, arguments: Vec::new(), repeat: repeat.to_owned() };
+        let mut cluster = Cluster::started(Path::new(TERCET), options)?;
+        let mut expected = String::new();
+        for round in 1..=5 {
+            for value in ["a", "b"] {
+                let value = format!("{value}{round}");
+                cluster.run(cluster.client().submit([value.clone()]))?;
+                expected.push_str(&format!("write {value}\n"));
+            }
+            cluster.stop(1)?;
+            let found = fs::read_to_string(cluster.data(1).join("values.log"))?;
+            ensure!(found == expected, "after stop {round}: {found:?}");
+            cluster.start(1)?;
+            cluster.await_leader()?;
+        }
+        Ok(())
+    };
+    body().expect("a stop in time");
 }
