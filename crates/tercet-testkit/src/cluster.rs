@@ -423,14 +423,18 @@ impl Cluster {
     /// A file cannot be read.
     pub fn values(&self) -> anyhow::Result<Vec<Vec<u8>>> {
         let deadline = Instant::now() + HEAL;
+        // The file follows the log some milliseconds later.
+        let applied = self.statuses().into_iter().flatten().map(|status| status.next_seq).max();
+        let lines = applied.map_or(0, |next_seq| next_seq.saturating_sub(1));
         loop {
             let read = |id| {
                 let path = self.data(id).join("values.log");
                 fs::read(&path).with_context(|| format!("{} cannot be read", path.display()))
             };
             let files = (1..=self.count()).map(read).collect::<anyhow::Result<Vec<_>>>()?;
-            // The file follows the log at its own pace.
-            if files.iter().all(|file| *file == files[0]) || Instant::now() > deadline {
+            let is_whole = files[0].iter().filter(|byte| **byte == b'\n').count() as u64 >= lines;
+            let agree = files.iter().all(|file| *file == files[0]);
+            if (agree && is_whole) || Instant::now() > deadline {
                 return Ok(files);
             }
             std::thread::sleep(Duration::from_millis(5));
