@@ -594,7 +594,7 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Writes a slice of `values.log`. Nobody waits for it: the driver does it when all that the
-    /// turn brought is on its way.
+    /// turn brought is on its way, and lets a few milliseconds pass for more to join it.
     ///
     /// # Errors
     /// [`Fatal`]: stop.

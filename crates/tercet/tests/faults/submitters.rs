@@ -109,8 +109,7 @@ fn a_submitter_tells_what_became_of_each_value() {
         cluster.kill(2)?;
         let (answers, is_full) = cluster.run(async {
             let mut under_way = vec![submitter.submit("nobody takes it").await];
-            // Behind a request that is under way.
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            // Each of these fills a request of its own, behind that one.
             let value = vec![b'y'; 1 << 20];
             for _ in 0..3 {
                 under_way.push(submitter.submit(value.clone()).await);
