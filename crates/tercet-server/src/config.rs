@@ -35,6 +35,9 @@ pub struct ServerConfig {
     /// How many threads serve gRPC clients; with 0 the owner's thread does, without a hand-off from
     /// one thread to another. By default that, unless there are cores to spare.
     pub api_threads: Option<usize>,
+    /// How long the owner's thread looks for more after something came, before it sleeps; at most
+    /// [`BUSY_POLL_MAX`]. Other threads that could run go first. With zero it sleeps at once.
+    pub busy_poll: Duration,
     /// The size of a segment of the write-ahead log, in bytes.
     pub segment_bytes: u64,
     /// How much of the disk is left free before new records are refused, in bytes.
@@ -47,6 +50,9 @@ pub struct ServerConfig {
     /// The seed of the election timeouts; by default made from the node's incarnation.
     pub seed: Option<u64>,
 }
+
+/// A node that looks for longer would be awake for most of its time between heartbeats.
+pub const BUSY_POLL_MAX: Duration = Duration::from_millis(5);
 
 /// The times of the protocol.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -114,6 +120,7 @@ impl ServerConfig {
             timing: Timing::default(),
             limits: Limits::default(),
             api_threads: None,
+            busy_poll: Duration::from_micros(50),
             segment_bytes: 64 << 20,
             disk_reserve_bytes: 64 << 20,
             lab: None,
@@ -153,6 +160,12 @@ impl ServerConfig {
             return Err(format!(
                 "timing: at least two heartbeats ({heartbeat:?}) must fit into the shortest election \
                  timeout ({election_min:?}), and that must not exceed the longest ({election_max:?})"
+            ));
+        }
+        if self.busy_poll > BUSY_POLL_MAX {
+            return Err(format!(
+                "busy polling for {:?}: at most {BUSY_POLL_MAX:?} (0 for none)",
+                self.busy_poll
             ));
         }
         let has_token = |lab: &LabConfig| lab.token.as_ref().is_some_and(|token| token.len() >= 8);

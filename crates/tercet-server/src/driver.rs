@@ -28,6 +28,7 @@ use tercet_wal::{FileDisk, WalOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::busy_poll::BusyPoll;
 use crate::classic::{Classic, ENTRIES_MAX};
 use crate::config::ServerConfig;
 use crate::forward::{self, ForwardReply};
@@ -261,6 +262,7 @@ impl Driver<'_> {
         let timer = tokio::time::sleep_until(Instant::now().into());
         tokio::pin!(timer);
         let sync_ended = self.syncer.ended();
+        let mut busy_poll = BusyPoll::new(self.config.busy_poll);
         loop {
             // Lets the links read what has come, so that it joins this turn's batch.
             tokio::task::yield_now().await;
@@ -278,6 +280,8 @@ impl Driver<'_> {
                 if due < timer.deadline() || timer.is_elapsed() {
                     timer.as_mut().reset(due);
                 }
+                let looks_again = busy_poll.looks_again(Instant::now);
+                let mut was_due = false;
                 tokio::select! {
                     biased;
                     Some(arrived) = mailbox.control.recv() => self.on_arrived(arrived)?,
@@ -285,13 +289,22 @@ impl Driver<'_> {
                     Some(arrived) = mailbox.bulk.recv() => self.on_arrived(arrived)?,
                     Some(command) = self.desk.commands.recv() => self.on_command(command)?,
                     () = sync_ended.notified() => {}
-                    () = &mut timer => {}
+                    () = &mut timer => was_due = true,
                     changed = stop.changed(), if stop_at.is_none() => {
                         if changed.is_err() || *stop.borrow() {
                             hands_over = self.can_hand_over();
                             stop_at = Some(Instant::now() + self.begin_stop()?);
                         }
                     }
+                    () = std::future::ready(()), if looks_again => {
+                        std::thread::yield_now();
+                        continue;
+                    }
+                }
+                if was_due {
+                    busy_poll.rest();
+                } else {
+                    busy_poll.note_arrival();
                 }
             }
             self.timing.begin_turn();

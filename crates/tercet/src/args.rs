@@ -475,6 +475,9 @@ pub(crate) struct ServeArgs {
     /// two cores 2
     #[arg(long, env = "TERCET_API_THREADS", value_name = "COUNT")]
     pub(crate) api_threads: Option<usize>,
+    /// How long the thread that owns the log looks for more before it sleeps; 0us: not at all [default: 50us]
+    #[arg(long, env = "TERCET_BUSY_POLL", value_name = "TIME")]
+    pub(crate) busy_poll: Option<String>,
     /// Print what happens in the plain sentences of a lab class ("node1 is now the leader.")
     #[arg(long, env = "TERCET_CLASSIC")]
     pub(crate) classic: bool,

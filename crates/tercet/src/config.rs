@@ -59,6 +59,8 @@ struct NodeSection {
     advertise: Option<String>,
     insecure: Option<bool>,
     api_threads: Option<usize>,
+    #[serde(default, deserialize_with = "time")]
+    busy_poll: Option<Duration>,
 }
 
 #[derive(Deserialize, Debug, Default)]
@@ -287,6 +289,9 @@ pub(crate) fn server_config(args: &ServeArgs) -> anyhow::Result<ServerConfig> {
     config.insecure = args.insecure || file.node.insecure.unwrap_or(false);
     config.api_threads = args.api_threads.or(file.node.api_threads);
     let from_flag = |text: &Option<String>| text.as_deref().map(parse_time).transpose();
+    if let Some(time) = from_flag(&args.busy_poll).map_err(usage)?.or(file.node.busy_poll) {
+        config.busy_poll = time;
+    }
     if let Some(heartbeat) = from_flag(&args.heartbeat).map_err(usage)?.or(file.timing.heartbeat) {
         config.timing.heartbeat = heartbeat;
     }
@@ -335,6 +340,7 @@ peer = "127.0.0.1:7203"
 id = 1
 data = "/tmp/n1"
 listen = "127.0.0.1:7101"
+busy_poll = "20us"
 [timing]
 heartbeat = "20ms"
 election = "100ms..200ms"
@@ -354,16 +360,19 @@ value = "64KiB"
         assert_eq!((config.node, config.cluster_name.as_str()), (1, "demo"));
         assert_eq!(config.timing.election_max, Duration::from_millis(200));
         assert_eq!(config.limits.value_bytes_max, 65536);
+        assert_eq!(config.busy_poll, Duration::from_micros(20));
         assert_eq!(config.advertise.as_deref(), Some("127.0.0.1:7101"));
         let args = ServeArgs {
             id: Some(2),
             election: Some("300ms..400ms".to_owned()),
+            busy_poll: Some("0us".to_owned()),
             cluster: Some("1=a:1,2=b:2,3=c:3".to_owned()),
             ..ServeArgs::default()
         };
         let config = with_file(FILE, args).unwrap();
         assert_eq!((config.node, config.members[&3].as_str()), (2, "c:3"));
         assert_eq!(config.timing.election_min, Duration::from_millis(300));
+        assert_eq!(config.busy_poll, Duration::ZERO);
     }
 
     #[test]
@@ -395,11 +404,14 @@ value = "64KiB"
     }
 
     #[test]
-    fn a_cluster_of_two_and_a_public_port_are_refused() {
+    fn a_cluster_of_two_a_public_port_and_a_node_that_never_sleeps_are_refused() {
         let two = ServeArgs { cluster: Some("1=a:1,2=b:2".to_owned()), ..ServeArgs::default() };
         assert!(with_file(FILE, two).unwrap_err().to_string().contains("1, 3, 5 or 7 nodes"));
         let public =
             ServeArgs { listen: Some("0.0.0.0:7101".parse().unwrap()), ..ServeArgs::default() };
         assert!(with_file(FILE, public).unwrap_err().to_string().contains("--insecure"));
+        let awake = ServeArgs { busy_poll: Some("1s".to_owned()), ..ServeArgs::default() };
+        let error = with_file(FILE, awake).unwrap_err().to_string();
+        assert!(error.contains("busy polling for 1s: at most 5ms"), "{error}");
     }
 }

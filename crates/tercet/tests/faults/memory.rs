@@ -1,7 +1,7 @@
-//! What a node may grow to: with followers that are dead, that stand still, and with readers that do
-//! not read, its memory stays within its budgets.
+//! What a node may take of its machine: with followers that are dead, that stand still, and with
+//! readers that do not read, its memory stays within its budgets; with nothing to do it sleeps.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, ensure};
 use rustix::process::Signal;
@@ -125,6 +125,42 @@ fn memory_stays_within_its_budgets() {
         cluster.start(dead)?;
         await_level(cluster, dead)?;
         run.note(told.join(", "));
+        Ok(())
+    });
+}
+
+/// How long the threads of a node have run.
+fn processor_time(cluster: &Cluster, id: usize) -> anyhow::Result<Duration> {
+    let mut sum = 0;
+    for thread in std::fs::read_dir(format!("/proc/{}/task", cluster.pid(id)?))? {
+        let stat = std::fs::read_to_string(thread?.path().join("schedstat"))?;
+        sum += stat.split(' ').next().context("schedstat")?.parse::<u64>()?;
+    }
+    Ok(Duration::from_nanos(sum))
+}
+
+/// Who looks for more before it sleeps might forget to sleep.
+#[test]
+fn a_node_with_nothing_to_do_sleeps() {
+    on_three("a_node_with_nothing_to_do_sleeps", 1, |cluster, run| {
+        cluster.start_all()?;
+        let leader = cluster.await_leader()?;
+        load(cluster, leader)?;
+        for id in 1..=3 {
+            await_level(cluster, id)?;
+        }
+        let times = |cluster: &Cluster| {
+            (1..=3).map(|id| processor_time(cluster, id)).collect::<anyhow::Result<Vec<_>>>()
+        };
+        let (begun, before) = (Instant::now(), times(cluster)?);
+        // What is measured: some dozens of heartbeats.
+        std::thread::sleep(Duration::from_secs(2));
+        let (after, took) = (times(cluster)?, begun.elapsed());
+        for (id, (before, after)) in (1..).zip(before.into_iter().zip(after)) {
+            let share = (after - before).as_secs_f64() / took.as_secs_f64();
+            run.note(format!("n{id}: {:.1} %", share * 100.0));
+            ensure!(share < 0.5, "n{id} ran for {:?} of {took:?}", after - before);
+        }
         Ok(())
     });
 }
