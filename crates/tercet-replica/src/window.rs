@@ -11,6 +11,7 @@
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
+use std::iter;
 
 /// Where a request's records stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,16 +37,37 @@ impl Default for WindowLimits {
     }
 }
 
-/// A request id, as it is kept: an integer of this size would be aligned, and take more. The highest
-/// byte stands first, so that ids that tell their time go in at one end of the map and out at the
-/// other.
-type Id = [u8; 16];
+/// A request id, as it is kept: its halves compare as fast as numbers do, and are aligned as such.
+/// The higher one stands first, so that ids that tell their time go in at one end of the map and out
+/// at the other.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+struct Id(u64, u64);
+
+impl Id {
+    fn new(id: u128) -> Self {
+        let half = |n: u128| u64::try_from(n & u128::from(u64::MAX)).expect("it has 64 bits");
+        Self(half(id >> 64), half(id))
+    }
+}
+
+/// A request that is known.
+#[derive(Clone, Copy, Debug)]
+struct Request {
+    id: Id,
+    seen: Seen,
+    /// In log time.
+    time_ms: u64,
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    by_id: BTreeMap<Id, Seen>,
-    /// In log order: (index, id, log time). The same ids as `by_id`.
-    order: VecDeque<(u64, Id, u64)>,
+    /// In log order, each id once.
+    requests: VecDeque<Request>,
+    /// How many requests have left at the front since the window was made; counts round and round.
+    gone: u32,
+    /// For each request how many had come before it: its place, as long as others leave only at the
+    /// ends. Small, because a map moves what it holds at each change.
+    by_id: BTreeMap<Id, u32>,
     /// The log time of the newest request that was forgotten: ids made before it may be too old to
     /// be known here.
     horizon_ms: u64,
@@ -53,7 +75,8 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn find(&self, id: u128) -> Option<Seen> {
-        self.by_id.get(&id.to_be_bytes()).copied()
+        let number = self.by_id.get(&Id::new(id))?;
+        Some(self.requests[number.wrapping_sub(self.gone) as usize].seen)
     }
 
     pub(crate) const fn horizon_ms(&self) -> u64 {
@@ -61,43 +84,50 @@ impl Window {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.order.len()
+        self.requests.len()
     }
 
     /// An entry was appended to the log.
     pub(crate) fn insert(&mut self, id: u128, time_ms: u64, seen: Seen) {
         assert!(
-            self.order.back().is_none_or(|(last, ..)| *last < seen.index),
+            self.requests.back().is_none_or(|last| last.seen.index < seen.index),
             "entry {} follows the window's last",
             seen.index
         );
-        // A log in which an id stands twice was written by another program: the first one counts,
-        // as it did for the client.
-        let id = id.to_be_bytes();
-        if let Entry::Vacant(place) = self.by_id.entry(id) {
-            place.insert(seen);
-            self.order.push_back((seen.index, id, time_ms));
+        self.push_back(Request { id: Id::new(id), seen, time_ms });
+    }
+
+    /// A log in which an id stands twice was written by another program: the first one counts, as it
+    /// did for the client.
+    fn push_back(&mut self, request: Request) {
+        let position = u32::try_from(self.requests.len()).expect("no memory holds so many");
+        if let Entry::Vacant(place) = self.by_id.entry(request.id) {
+            place.insert(self.gone.wrapping_add(position));
+            self.requests.push_back(request);
         }
     }
 
     /// An entry in mid-log, whose request was not known, is whole again.
     pub(crate) fn insert_between(&mut self, id: u128, time_ms: u64, seen: Seen) {
-        let id = id.to_be_bytes();
-        if let Entry::Vacant(place) = self.by_id.entry(id) {
-            place.insert(seen);
-            let at = self.order.partition_point(|(index, ..)| *index < seen.index);
-            self.order.insert(at, (seen.index, id, time_ms));
+        let id = Id::new(id);
+        if self.by_id.contains_key(&id) {
+            return;
+        }
+        // What comes behind it gets new places: damage is rare.
+        let at = self.requests.partition_point(|before| before.seen.index < seen.index);
+        let behind = self.requests.split_off(at);
+        for request in &behind {
+            self.by_id.remove(&request.id);
+        }
+        for request in iter::once(Request { id, seen, time_ms }).chain(behind) {
+            self.push_back(request);
         }
     }
 
     /// The log was cut from `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
-        while let Some((index, id, _)) = self.order.back().copied() {
-            if index < from {
-                break;
-            }
-            self.order.pop_back();
-            self.by_id.remove(&id);
+        while let Some(last) = self.requests.pop_back_if(|last| last.seen.index >= from) {
+            self.by_id.remove(&last.id);
         }
     }
 
@@ -109,21 +139,24 @@ impl Window {
     /// Forgets what the limits no longer keep. Only entries up to `applied` go: those behind it
     /// may yet be cut, and what they pushed out would be missing then.
     pub(crate) fn forget(&mut self, applied: u64, limits: WindowLimits) {
-        let newest = self.order.back().map_or(0, |(.., time)| *time);
-        while let Some((index, id, time_ms)) = self.order.front().copied() {
-            let old = newest.saturating_sub(time_ms) > limits.age_max_ms;
-            if index > applied || (self.order.len() <= limits.count_max && !old) {
+        let newest = self.requests.back().map_or(0, |last| last.time_ms);
+        while let Some(first) = self.requests.front().copied() {
+            let old = newest.saturating_sub(first.time_ms) > limits.age_max_ms;
+            if first.seen.index > applied || (self.requests.len() <= limits.count_max && !old) {
                 break;
             }
-            self.order.pop_front();
-            self.by_id.remove(&id);
-            self.horizon_ms = self.horizon_ms.max(time_ms);
+            self.by_id.remove(&first.id);
+            self.requests.pop_front();
+            self.gone = self.gone.wrapping_add(1);
+            self.horizon_ms = self.horizon_ms.max(first.time_ms);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn seen(index: u64) -> Seen {
@@ -156,6 +189,72 @@ mod tests {
         assert_eq!(window.horizon_ms(), 3);
         window.forget(6, limits);
         assert_eq!((window.find(4), window.find(5)), (None, Some(seen(5))));
+    }
+
+    /// The dumb window: a list.
+    #[derive(Default)]
+    struct List(Vec<(u128, u64, Seen)>);
+
+    impl List {
+        fn find(&self, id: u128) -> Option<Seen> {
+            self.0.iter().find(|(other, ..)| *other == id).map(|(.., seen)| *seen)
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_as_a_list_is(
+            // What is done (append, cut, forget, repair), and with which id or entry.
+            steps in prop::collection::vec((0..10u8, 0..40u128), 1..400),
+            gone in prop_oneof![Just(0), u32::MAX - 20..u32::MAX],
+        ) {
+            let limits = WindowLimits { count_max: 12, age_max_ms: u64::MAX };
+            let mut window = Window { gone, ..Window::default() };
+            let (mut list, mut last) = (List::default(), 0);
+            for (step, n) in steps {
+                let index = u64::try_from(n).unwrap();
+                match step {
+                    0..=5 => {
+                        last += 2;
+                        window.insert(n << 64 | n, last, seen(last));
+                        if list.find(n << 64 | n).is_none() {
+                            list.0.push((n << 64 | n, last, seen(last)));
+                        }
+                    }
+                    6 => {
+                        let from = last.saturating_sub(index / 4);
+                        window.truncate(from);
+                        list.0.retain(|(.., seen)| seen.index < from);
+                        last = last.min(from.saturating_sub(1));
+                    }
+                    7 | 8 => {
+                        let applied = last.saturating_sub(index / 8);
+                        window.forget(applied, limits);
+                        while list.0.len() > limits.count_max && list.0[0].2.index <= applied {
+                            list.0.remove(0);
+                        }
+                    }
+                    _ => {
+                        // Between two that were appended, if nothing was repaired there yet.
+                        let between = (last.saturating_sub(index)) | 1;
+                        if list.0.iter().all(|(.., seen)| seen.index != between) {
+                            window.insert_between(n, between, seen(between));
+                            if list.find(n).is_none() {
+                                let at = list.0.partition_point(|(.., s)| s.index < between);
+                                list.0.insert(at, (n, between, seen(between)));
+                                last = last.max(between);
+                            }
+                        }
+                    }
+                }
+                prop_assert_eq!(window.len(), list.0.len());
+                for n in 0..40 {
+                    for id in [n, n << 64 | n] {
+                        prop_assert_eq!(window.find(id), list.find(id));
+                    }
+                }
+            }
+        }
     }
 
     #[test]

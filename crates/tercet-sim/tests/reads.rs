@@ -41,6 +41,10 @@ fn any_range_is_what_is_in_the_log() {
         run_ms(&mut world, 2000);
         let replica = world.replica(id).unwrap();
         assert_eq!(replica.next_seq(), count + 1, "{id} has applied all");
+        for from in scattered(count) {
+            let got = replica.read(from, 1, usize::MAX).unwrap();
+            check(&got, &expected, from, 1, usize::MAX);
+        }
         for from in (1..=count + 2).step_by(3) {
             for limit in [0, 1, 2, 8, 41, usize::MAX] {
                 for bytes_max in [0, 1, 100, usize::MAX] {
@@ -50,6 +54,11 @@ fn any_range_is_what_is_in_the_log() {
             }
         }
     }
+}
+
+/// A single record is looked for where it would stand beside the one before it.
+fn scattered(count: u64) -> impl Iterator<Item = u64> {
+    (0..2 * count).map(move |nth| 1 + nth * 37 % (count + 2))
 }
 
 fn check(got: &[Record], expected: &[Bytes], from: u64, limit: usize, bytes_max: usize) {

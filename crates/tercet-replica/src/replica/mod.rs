@@ -126,6 +126,8 @@ struct Running<D: Disk> {
     repairs: Vec<Entry>,
     /// Damaged entries with records that the window of request ids should know.
     unknown_requests: BTreeSet<u64>,
+    /// What reads have found.
+    known: read::Known,
     /// An entry that a read found damaged.
     suspect: Cell<Option<u64>>,
     scrub: Scrub,

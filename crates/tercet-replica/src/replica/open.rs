@@ -8,7 +8,7 @@ use tercet_seeded::{Bug, has};
 use tercet_wal::{Disk, Entry, Wal, WalError};
 
 use super::repair::{Scrub, entries};
-use super::{FILES_INTERVAL, Phase, Readmits, Replica, Running, Tail};
+use super::{FILES_INTERVAL, Phase, Readmits, Replica, Running, Tail, read};
 use crate::config::ReplicaConfig;
 use crate::content::{KIND_READMIT, kind_of};
 use crate::error::{OpenError, io};
@@ -240,6 +240,7 @@ impl<D: Disk> Replica<D> {
             disk_full: false,
             repairs: Vec::new(),
             unknown_requests: BTreeSet::new(),
+            known: read::Known::default(),
             suspect: Cell::new(None),
             scrub: Scrub::new(now),
             health: DiskHealth::default(),
