@@ -11,7 +11,6 @@
 
 use std::collections::VecDeque;
 use std::collections::btree_map::{BTreeMap, Entry};
-use std::iter;
 
 /// Where a request's records stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -37,37 +36,16 @@ impl Default for WindowLimits {
     }
 }
 
-/// A request id, as it is kept: its halves compare as fast as numbers do, and are aligned as such.
-/// The higher one stands first, so that ids that tell their time go in at one end of the map and out
-/// at the other.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Id(u64, u64);
-
-impl Id {
-    fn new(id: u128) -> Self {
-        let half = |n: u128| u64::try_from(n & u128::from(u64::MAX)).expect("it has 64 bits");
-        Self(half(id >> 64), half(id))
-    }
-}
-
-/// A request that is known.
-#[derive(Clone, Copy, Debug)]
-struct Request {
-    id: Id,
-    seen: Seen,
-    /// In log time.
-    time_ms: u64,
-}
+/// A request id, as it is kept: an integer of this size would be aligned, and take more. The highest
+/// byte stands first, so that ids that tell their time go in at one end of the map and out at the
+/// other.
+type Id = [u8; 16];
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    /// In log order, each id once.
-    requests: VecDeque<Request>,
-    /// How many requests have left at the front since the window was made; counts round and round.
-    gone: u32,
-    /// For each request how many had come before it: its place, as long as others leave only at the
-    /// ends. Small, because a map moves what it holds at each change.
-    by_id: BTreeMap<Id, u32>,
+    by_id: BTreeMap<Id, Seen>,
+    /// In log order: (index, id, log time). The same ids as `by_id`.
+    order: VecDeque<(u64, Id, u64)>,
     /// The log time of the newest request that was forgotten: ids made before it may be too old to
     /// be known here.
     horizon_ms: u64,
@@ -75,8 +53,7 @@ pub(crate) struct Window {
 
 impl Window {
     pub(crate) fn find(&self, id: u128) -> Option<Seen> {
-        let number = self.by_id.get(&Id::new(id))?;
-        Some(self.requests[number.wrapping_sub(self.gone) as usize].seen)
+        self.by_id.get(&id.to_be_bytes()).copied()
     }
 
     pub(crate) const fn horizon_ms(&self) -> u64 {
@@ -84,50 +61,43 @@ impl Window {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.requests.len()
+        self.order.len()
     }
 
     /// An entry was appended to the log.
     pub(crate) fn insert(&mut self, id: u128, time_ms: u64, seen: Seen) {
         assert!(
-            self.requests.back().is_none_or(|last| last.seen.index < seen.index),
+            self.order.back().is_none_or(|(last, ..)| *last < seen.index),
             "entry {} follows the window's last",
             seen.index
         );
-        self.push_back(Request { id: Id::new(id), seen, time_ms });
-    }
-
-    /// A log in which an id stands twice was written by another program: the first one counts, as it
-    /// did for the client.
-    fn push_back(&mut self, request: Request) {
-        let position = u32::try_from(self.requests.len()).expect("no memory holds so many");
-        if let Entry::Vacant(place) = self.by_id.entry(request.id) {
-            place.insert(self.gone.wrapping_add(position));
-            self.requests.push_back(request);
+        // A log in which an id stands twice was written by another program: the first one counts,
+        // as it did for the client.
+        let id = id.to_be_bytes();
+        if let Entry::Vacant(place) = self.by_id.entry(id) {
+            place.insert(seen);
+            self.order.push_back((seen.index, id, time_ms));
         }
     }
 
     /// An entry in mid-log, whose request was not known, is whole again.
     pub(crate) fn insert_between(&mut self, id: u128, time_ms: u64, seen: Seen) {
-        let id = Id::new(id);
-        if self.by_id.contains_key(&id) {
-            return;
-        }
-        // What comes behind it gets new places: damage is rare.
-        let at = self.requests.partition_point(|before| before.seen.index < seen.index);
-        let behind = self.requests.split_off(at);
-        for request in &behind {
-            self.by_id.remove(&request.id);
-        }
-        for request in iter::once(Request { id, seen, time_ms }).chain(behind) {
-            self.push_back(request);
+        let id = id.to_be_bytes();
+        if let Entry::Vacant(place) = self.by_id.entry(id) {
+            place.insert(seen);
+            let at = self.order.partition_point(|(index, ..)| *index < seen.index);
+            self.order.insert(at, (seen.index, id, time_ms));
         }
     }
 
     /// The log was cut from `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
-        while let Some(last) = self.requests.pop_back_if(|last| last.seen.index >= from) {
-            self.by_id.remove(&last.id);
+        while let Some((index, id, _)) = self.order.back().copied() {
+            if index < from {
+                break;
+            }
+            self.order.pop_back();
+            self.by_id.remove(&id);
         }
     }
 
@@ -139,16 +109,15 @@ impl Window {
     /// Forgets what the limits no longer keep. Only entries up to `applied` go: those behind it
     /// may yet be cut, and what they pushed out would be missing then.
     pub(crate) fn forget(&mut self, applied: u64, limits: WindowLimits) {
-        let newest = self.requests.back().map_or(0, |last| last.time_ms);
-        while let Some(first) = self.requests.front().copied() {
-            let old = newest.saturating_sub(first.time_ms) > limits.age_max_ms;
-            if first.seen.index > applied || (self.requests.len() <= limits.count_max && !old) {
+        let newest = self.order.back().map_or(0, |(.., time)| *time);
+        while let Some((index, id, time_ms)) = self.order.front().copied() {
+            let old = newest.saturating_sub(time_ms) > limits.age_max_ms;
+            if index > applied || (self.order.len() <= limits.count_max && !old) {
                 break;
             }
-            self.by_id.remove(&first.id);
-            self.requests.pop_front();
-            self.gone = self.gone.wrapping_add(1);
-            self.horizon_ms = self.horizon_ms.max(first.time_ms);
+            self.order.pop_front();
+            self.by_id.remove(&id);
+            self.horizon_ms = self.horizon_ms.max(time_ms);
         }
     }
 }
@@ -206,10 +175,9 @@ mod tests {
         fn it_is_as_a_list_is(
             // What is done (append, cut, forget, repair), and with which id or entry.
             steps in prop::collection::vec((0..10u8, 0..40u128), 1..400),
-            gone in prop_oneof![Just(0), u32::MAX - 20..u32::MAX],
         ) {
             let limits = WindowLimits { count_max: 12, age_max_ms: u64::MAX };
-            let mut window = Window { gone, ..Window::default() };
+            let mut window = Window::default();
             let (mut list, mut last) = (List::default(), 0);
             for (step, n) in steps {
                 let index = u64::try_from(n).unwrap();
