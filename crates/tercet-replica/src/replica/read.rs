@@ -7,12 +7,12 @@ use tercet_wal::{Disk, Entry, WalError};
 
 use super::Running;
 use crate::io::{ReadError, Record};
-use crate::record::records_of;
+use crate::record::{RecordsError, records_of};
 
 /// Of an entry with more bytes the records are not kept.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 
-/// What a read tells those after it. Committed entries do not change, so it stays true.
+/// What the read of a record tells those after it. Applied entries do not change, so it stays true.
 #[derive(Debug, Default)]
 pub(super) struct Known {
     /// The entry that was found last.
@@ -49,41 +49,26 @@ impl<D: Disk> Running<D> {
         bytes_max: usize,
     ) -> Result<Vec<Record>, ReadError> {
         let mut records = Vec::new();
-        if from_seq >= self.applied_next_seq || limit == 0 {
+        if from_seq >= self.applied_next_seq {
             return Ok(records);
         }
-        if limit == 1
-            && let Some(value) = self.known.batch.borrow().as_ref().and_then(|b| b.value(from_seq))
-        {
-            return Ok(vec![Record { seq: from_seq, value }]);
+        if limit == 1 {
+            return Ok(vec![self.read_one(disk, from_seq)?]);
         }
-        let mut guessed = self.read_guess(disk, from_seq, limit);
-        let mut index = match &guessed {
-            Some(entry) => entry.header.index,
-            None => self.find(disk, from_seq)?,
-        };
+        let mut index = self.find(disk, from_seq)?;
         let mut bytes = 0;
         while index <= self.applied && records.len() < limit {
-            let entries = match guessed.take() {
-                Some(entry) => vec![entry],
-                None => {
-                    let budget = bytes_max.saturating_sub(bytes).clamp(1, 1 << 20) as u64;
-                    // Nearly every entry has records: of so many, most are wanted.
-                    let wanted = (limit - records.len()) as u64;
-                    let last = self.applied.min(index.saturating_add(wanted - 1));
-                    self.wal.read(disk, index, last, budget)?
-                }
-            };
-            for entry in entries {
+            let budget = bytes_max.saturating_sub(bytes).clamp(1, 1 << 20) as u64;
+            // Nearly every entry has records: of so many, most are wanted.
+            let wanted = (limit - records.len()) as u64;
+            let last = self.applied.min(index.saturating_add(wanted - 1));
+            for entry in self.wal.read(disk, index, last, budget)? {
                 index = entry.header.index + 1;
                 if entry.header.record_count == 0 {
                     continue;
                 }
-                let (first_seq, values) = (entry.header.first_seq, records_of(&entry)?.values);
-                if limit == 1 {
-                    self.note_found(&entry, &values);
-                }
-                for (seq, value) in (first_seq..).zip(values) {
+                let values = records_of(&entry)?.values;
+                for (seq, value) in (entry.header.first_seq..).zip(values) {
                     if seq < from_seq {
                         continue;
                     }
@@ -98,14 +83,33 @@ impl<D: Disk> Running<D> {
         Ok(records)
     }
 
-    /// The entry with the one record that is wanted, if it stands where it would if all entries had
-    /// as many records as the one that was found last: without a look around, which costs as much as
-    /// the read.
-    fn read_guess(&self, disk: &D, seq: u64, limit: usize) -> Option<Entry> {
-        let Found { index, first_seq, record_count } = self.known.found.get()?;
-        if limit != 1 {
-            return None;
+    fn read_one(&self, disk: &D, seq: u64) -> Result<Record, ReadError> {
+        if let Some(value) = self.known.batch.borrow().as_ref().and_then(|b| b.value(seq)) {
+            return Ok(Record { seq, value });
         }
+        let entry = match self.read_guess(disk, seq) {
+            Some(entry) => entry,
+            None => {
+                let index = self.find(disk, seq)?;
+                self.wal.read(disk, index, index, 1)?.pop().expect("one at least is read")
+            }
+        };
+        let (index, first_seq) = (entry.header.index, entry.header.first_seq);
+        let batch = Batch { first_seq, values: records_of(&entry)?.values };
+        let body_bytes = entry.body().len();
+        let value = batch.value(seq).ok_or(RecordsError { index, body_bytes })?;
+        let record_count = entry.header.record_count;
+        self.known.found.set(Some(Found { index, first_seq, record_count }));
+        if record_count > 1 && body_bytes <= BATCH_BYTES_MAX {
+            self.known.batch.replace(Some(batch));
+        }
+        Ok(Record { seq, value })
+    }
+
+    /// The entry with this record, if it stands where it would if all entries had as many records as
+    /// the one that was found last: without a look around, which costs as much as the read.
+    fn read_guess(&self, disk: &D, seq: u64) -> Option<Entry> {
+        let Found { index, first_seq, record_count } = self.known.found.get()?;
         let count = u64::from(record_count);
         let guess = match seq.checked_sub(first_seq) {
             Some(behind) => index + behind / count,
@@ -117,15 +121,6 @@ impl<D: Disk> Running<D> {
         // What is wrong with it, if something is, whoever wants to know will find.
         let entry = self.wal.read(disk, guess, guess, 1).ok()?.pop()?;
         (entry.header.first_seq..entry.header.next_seq()).contains(&seq).then_some(entry)
-    }
-
-    fn note_found(&self, entry: &Entry, values: &[Bytes]) {
-        let header = &entry.header;
-        let (first_seq, record_count) = (header.first_seq, header.record_count);
-        self.known.found.set(Some(Found { index: header.index, first_seq, record_count }));
-        if record_count > 1 && entry.frame.len() <= BATCH_BYTES_MAX {
-            self.known.batch.replace(Some(Batch { first_seq, values: values.to_vec() }));
-        }
     }
 
     /// The entry that holds the record with this sequence number, which is applied.
