@@ -30,60 +30,47 @@ impl BusyPoll {
         self.looks = Looks::Begins;
     }
 
-    /// Something was due, and nobody waits for what follows.
-    pub(crate) const fn rest(&mut self) {
-        self.looks = Looks::Rests;
-    }
-
     /// Whether to look again at once, should there be nothing now.
-    pub(crate) fn looks_again(&mut self, now: impl Fn() -> Instant) -> bool {
-        if self.looks == Looks::Begins {
-            self.looks =
-                if self.time.is_zero() { Looks::Rests } else { Looks::Until(now() + self.time) };
-        }
-        match self.looks {
-            Looks::Until(until) if now() < until => true,
-            Looks::Rests | Looks::Begins | Looks::Until(_) => {
-                self.looks = Looks::Rests;
-                false
-            }
-        }
+    pub(crate) fn looks_again(&mut self, now: Instant) -> bool {
+        let until = match self.looks {
+            Looks::Rests => return false,
+            Looks::Begins => now + self.time,
+            Looks::Until(until) => until,
+        };
+        let again = now < until;
+        self.looks = if again { Looks::Until(until) } else { Looks::Rests };
+        again
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::cell::Cell;
-
     use super::*;
 
     const MICRO: Duration = Duration::from_micros(1);
 
     #[test]
     fn it_looks_for_a_while_after_an_arrival_and_then_sleeps() {
-        let at = Cell::new(Instant::now());
-        let now = || at.get();
+        let mut now = Instant::now();
         let mut busy_poll = BusyPoll::new(50 * MICRO);
         assert!(!busy_poll.looks_again(now), "nothing has come yet");
         busy_poll.note_arrival();
         // What was asked for takes its time: that does not count.
-        at.set(at.get() + 300 * MICRO);
+        now += 300 * MICRO;
         assert!(busy_poll.looks_again(now));
-        at.set(at.get() + 49 * MICRO);
+        now += 49 * MICRO;
         assert!(busy_poll.looks_again(now));
-        at.set(at.get() + MICRO);
+        now += MICRO;
         assert!(!busy_poll.looks_again(now));
         assert!(!busy_poll.looks_again(now), "once is over, over");
         busy_poll.note_arrival();
         assert!(busy_poll.looks_again(now), "until the next");
-        busy_poll.rest();
-        assert!(!busy_poll.looks_again(now));
     }
 
     #[test]
     fn without_time_it_never_looks() {
         let mut busy_poll = BusyPoll::new(Duration::ZERO);
         busy_poll.note_arrival();
-        assert!(!busy_poll.looks_again(Instant::now));
+        assert!(!busy_poll.looks_again(Instant::now()));
     }
 }

@@ -280,8 +280,9 @@ impl Driver<'_> {
                 if due < timer.deadline() || timer.is_elapsed() {
                     timer.as_mut().reset(due);
                 }
-                let looks_again = busy_poll.looks_again(Instant::now);
-                let mut was_due = false;
+                let looks_again = busy_poll.looks_again(Instant::now());
+                // What is due comes from nobody who may have more.
+                let mut is_arrival = true;
                 tokio::select! {
                     biased;
                     Some(arrived) = mailbox.control.recv() => self.on_arrived(arrived)?,
@@ -289,7 +290,7 @@ impl Driver<'_> {
                     Some(arrived) = mailbox.bulk.recv() => self.on_arrived(arrived)?,
                     Some(command) = self.desk.commands.recv() => self.on_command(command)?,
                     () = sync_ended.notified() => {}
-                    () = &mut timer => was_due = true,
+                    () = &mut timer => is_arrival = false,
                     changed = stop.changed(), if stop_at.is_none() => {
                         if changed.is_err() || *stop.borrow() {
                             hands_over = self.can_hand_over();
@@ -301,9 +302,7 @@ impl Driver<'_> {
                         continue;
                     }
                 }
-                if was_due {
-                    busy_poll.rest();
-                } else {
+                if is_arrival {
                     busy_poll.note_arrival();
                 }
             }
