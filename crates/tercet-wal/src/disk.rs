@@ -163,12 +163,12 @@ struct Prepared {
 /// How many zeros are given to the disk at a time: the syncs of the log that is in use wait behind
 /// them.
 const ZEROED_AT_A_TIME: u64 = 256 << 10;
-/// How many zeros are written at a time.
-static ZEROS: Aligned = Aligned([0; 256 << 10]);
+/// The most zeros that are written at a time.
+pub(crate) static ZEROS: Aligned = Aligned([0; 256 << 10]);
 
 /// Where a disk can read it without the page cache.
 #[repr(align(4096))]
-struct Aligned([u8; 256 << 10]);
+pub(crate) struct Aligned(pub(crate) [u8; 256 << 10]);
 
 impl Drop for FileDisk {
     /// Waits for what is prepared in the background: it must not touch a directory that is not

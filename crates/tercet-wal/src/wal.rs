@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tercet_seeded::{Bug, has};
 
 use crate::cached::CachedReads;
-use crate::disk::{BLOCK, Disk, DiskFile, is_unreadable};
+use crate::disk::{BLOCK, Disk, DiskFile, ZEROS, is_unreadable};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
     EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HardState, ID_BYTES, Identifier,
@@ -532,7 +532,7 @@ impl<D: Disk> Wal<D> {
             pieces.push(&entry.frame);
             at += entry.frame.len() as u64;
         }
-        pieces.push(&ZEROS[..padding]);
+        pieces.push(&ZEROS.0[..padding]);
         let (name, file) = (&segment.name, &segment.file);
         file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", name))?;
         file.write_at(&ids, ids_start - ids_padding as u64).map_err(io_error("write", name))?;
@@ -1188,10 +1188,6 @@ pub(crate) fn read_full<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -
     }
     Ok(true)
 }
-
-/// What fills a block up.
-static ZEROS: [u8; 4096] = [0; 4096];
-const _: () = assert!(ZEROS.len() as u64 == BLOCK, "a whole block, and no more");
 
 /// How many zeros follow a frame and go before its identifiers, so that blocks that are written for
 /// the first time are written whole: else the system reads them first. Beyond both is unused room,
