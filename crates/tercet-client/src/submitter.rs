@@ -17,8 +17,10 @@ use tokio::sync::{Semaphore, mpsc, oneshot};
 use crate::client::{Client, SubmitOptions};
 use crate::error::{ApiError, Outcome, Reason};
 
-/// The most values in one request, and their most bytes; one value may have more.
-const BATCH: (usize, usize) = (10_000, 1 << 20);
+/// The most values in one request.
+const BATCH_VALUES_MAX: usize = 10_000;
+/// The most bytes of values in one request; one value may have more.
+const BATCH_BYTES_MAX: usize = 1 << 20;
 /// What a value takes in memory beside its bytes, about.
 const OVERHEAD: usize = 128;
 
@@ -120,7 +122,7 @@ impl Client {
             waiting: VecDeque::new(),
             room: Arc::clone(&room),
             wait_all: options.wait_all,
-            batch_max: BATCH.0,
+            batch_max: BATCH_VALUES_MAX,
         };
         tokio::spawn(sender.run());
         Submitter { values, room, room_max, timeout }
@@ -167,7 +169,9 @@ impl Sender {
     async fn run(mut self) {
         let mut arrived = Vec::new();
         loop {
-            if self.waiting.is_empty() && self.inbox.recv_many(&mut arrived, BATCH.0).await == 0 {
+            if self.waiting.is_empty()
+                && self.inbox.recv_many(&mut arrived, BATCH_VALUES_MAX).await == 0
+            {
                 return;
             }
             self.waiting.extend(arrived.drain(..));
@@ -190,7 +194,7 @@ impl Sender {
         let (mut count, mut bytes) = (0, 0);
         for value in self.waiting.iter().take(self.batch_max) {
             bytes += value.bytes.len();
-            if count > 0 && bytes > BATCH.1 {
+            if count > 0 && bytes > BATCH_BYTES_MAX {
                 break;
             }
             count += 1;
@@ -237,7 +241,7 @@ impl Sender {
             Err(error) => {
                 if error.reason == Reason::TooLarge {
                     // It was the value.
-                    self.batch_max = BATCH.0;
+                    self.batch_max = BATCH_VALUES_MAX;
                 }
                 for value in batch {
                     let _ = value.done.send(Err(error.clone()));
