@@ -10,7 +10,9 @@
 //! ```
 
 use std::collections::VecDeque;
-use std::collections::btree_map::{BTreeMap, Entry};
+use std::mem;
+
+use hashbrown::HashTable;
 
 /// Where a request's records stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,68 +38,198 @@ impl Default for WindowLimits {
     }
 }
 
-/// A request id, as it is kept: an integer of this size would be aligned, and take more. The highest
-/// byte stands first, so that ids that tell their time go in at one end of the map and out at the
-/// other.
-type Id = [u8; 16];
+/// How many requests share a table of ids. A table is small enough to stay in the processor's caches
+/// while it fills, and there are few of them, because an id that does not tell its time has to be
+/// looked for in each.
+const GENERATION: usize = if cfg!(test) { 4 } else { 1 << 14 };
+
+#[derive(Clone, Debug)]
+struct Request {
+    id: u128,
+    /// Log time.
+    time_ms: u64,
+    seen: Seen,
+}
+
+/// A run of the log's requests.
+#[derive(Clone, Debug, Default)]
+struct Generation {
+    /// In log order.
+    requests: Vec<Request>,
+    /// Where in `requests` an id is.
+    by_id: HashTable<u16>,
+    /// No id is below or above these. Most ids begin with the time at which they were made: what is
+    /// new is in no older generation, and this tells without a look.
+    lowest: u128,
+    highest: u128,
+}
+
+const _: () = assert!(2 * GENERATION <= 1 << 16, "a place has 16 bits");
+
+/// Spreads ids over a table, on all nodes and in all runs alike: nothing goes through a table in its
+/// order. Ids that were made to collide cost the length of one generation, not that of the window.
+#[expect(clippy::cast_possible_truncation, reason = "the two halves of a number")]
+fn hash_of(id: u128) -> u64 {
+    let (low, high) = (id as u64, (id >> 64) as u64);
+    let product =
+        u128::from(low ^ 0x9e37_79b9_7f4a_7c15) * u128::from(high ^ 0xd1b5_4a32_d192_ed03);
+    product as u64 ^ (product >> 64) as u64
+}
+
+impl Generation {
+    fn at(&self, place: u16) -> &Request {
+        &self.requests[usize::from(place)]
+    }
+
+    /// The request with this id, if it is one of those from `from` on.
+    fn find(&self, id: u128, hash: u64, from: usize) -> Option<&Request> {
+        if id < self.lowest || id > self.highest {
+            return None;
+        }
+        let is_it = |place: &u16| usize::from(*place) >= from && self.at(*place).id == id;
+        self.by_id.find(hash, is_it).map(|place| self.at(*place))
+    }
+
+    fn push(&mut self, request: Request) {
+        self.requests.push(request);
+        self.note(self.requests.len() - 1);
+    }
+
+    fn note(&mut self, place: usize) {
+        let id = self.requests[place].id;
+        if self.by_id.is_empty() {
+            (self.lowest, self.highest) = (id, id);
+        }
+        (self.lowest, self.highest) = (self.lowest.min(id), self.highest.max(id));
+        let place = u16::try_from(place).expect("a longer generation is split");
+        let requests = &self.requests;
+        self.by_id
+            .insert_unique(hash_of(id), place, |other| hash_of(requests[usize::from(*other)].id));
+    }
+
+    fn pop(&mut self) {
+        if let Some(request) = self.requests.pop() {
+            let is_it = |place: &u16| usize::from(*place) == self.requests.len();
+            let place = self.by_id.find_entry(hash_of(request.id), is_it);
+            place.expect("each request is in the table").remove();
+        }
+    }
+
+    fn note_all(&mut self) {
+        self.by_id.clear();
+        (0..self.requests.len()).for_each(|place| self.note(place));
+    }
+
+    /// For the next generation: the memory stays.
+    fn clear(&mut self) {
+        self.requests.clear();
+        self.by_id.clear();
+    }
+}
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Window {
-    by_id: BTreeMap<Id, Seen>,
-    /// In log order: (index, id, log time). The same ids as `by_id`.
-    order: VecDeque<(u64, Id, u64)>,
+    /// In log order. In each is a request that is remembered: the oldest generation goes as a whole,
+    /// when its last request is forgotten. To take each id out of a table that nobody looked at
+    /// since it came would cost more than all else here.
+    generations: VecDeque<Generation>,
+    /// How many requests of the oldest generation are forgotten.
+    forgotten: usize,
+    /// How many requests are remembered.
+    len: usize,
     /// The log time of the newest request that was forgotten: ids made before it may be too old to
     /// be known here.
     horizon_ms: u64,
+    /// The generation that went last.
+    spare: Generation,
 }
 
 impl Window {
     pub(crate) fn find(&self, id: u128) -> Option<Seen> {
-        self.by_id.get(&id.to_be_bytes()).copied()
+        let hash = hash_of(id);
+        let from = |generation| if generation == 0 { self.forgotten } else { 0 };
+        // Who asks again asks soon.
+        let newest_first = self.generations.iter().enumerate().rev();
+        newest_first
+            .filter_map(|(n, generation)| generation.find(id, hash, from(n)))
+            .map(|request| request.seen)
+            .next()
     }
 
     pub(crate) const fn horizon_ms(&self) -> u64 {
         self.horizon_ms
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.order.len()
+    pub(crate) const fn len(&self) -> usize {
+        self.len
+    }
+
+    fn newest(&self) -> Option<&Request> {
+        self.generations.back()?.requests.last()
     }
 
     /// An entry was appended to the log.
     pub(crate) fn insert(&mut self, id: u128, time_ms: u64, seen: Seen) {
         assert!(
-            self.order.back().is_none_or(|(last, ..)| *last < seen.index),
+            self.newest().is_none_or(|last| last.seen.index < seen.index),
             "entry {} follows the window's last",
             seen.index
         );
         // A log in which an id stands twice was written by another program: the first one counts,
         // as it did for the client.
-        let id = id.to_be_bytes();
-        if let Entry::Vacant(place) = self.by_id.entry(id) {
-            place.insert(seen);
-            self.order.push_back((seen.index, id, time_ms));
+        if self.find(id).is_none() {
+            self.push(Request { id, time_ms, seen });
+        }
+    }
+
+    fn push(&mut self, request: Request) {
+        self.len += 1;
+        match self.generations.back_mut() {
+            Some(newest) if newest.requests.len() < GENERATION => newest.push(request),
+            _ => {
+                let mut newest = mem::take(&mut self.spare);
+                newest.push(request);
+                self.generations.push_back(newest);
+            }
         }
     }
 
     /// An entry in mid-log, whose request was not known, is whole again.
     pub(crate) fn insert_between(&mut self, id: u128, time_ms: u64, seen: Seen) {
-        let id = id.to_be_bytes();
-        if let Entry::Vacant(place) = self.by_id.entry(id) {
-            place.insert(seen);
-            let at = self.order.partition_point(|(index, ..)| *index < seen.index);
-            self.order.insert(at, (seen.index, id, time_ms));
+        if self.find(id).is_some() {
+            return;
+        }
+        let request = Request { id, time_ms, seen };
+        let is_before = |other: &Request| other.seen.index < seen.index;
+        let at = self.generations.partition_point(|it| it.requests.last().is_some_and(is_before));
+        let Some(generation) = self.generations.get_mut(at) else {
+            return self.push(request);
+        };
+        self.len += 1;
+        if at == 0 {
+            generation.requests.drain(..mem::take(&mut self.forgotten));
+        }
+        let place = generation.requests.partition_point(is_before);
+        generation.requests.insert(place, request);
+        if generation.requests.len() == 2 * GENERATION {
+            let requests = generation.requests.split_off(GENERATION);
+            let mut second = Generation { requests, ..Generation::default() };
+            second.note_all();
+            generation.note_all();
+            self.generations.insert(at + 1, second);
+        } else {
+            generation.note_all();
         }
     }
 
     /// The log was cut from `from` on.
     pub(crate) fn truncate(&mut self, from: u64) {
-        while let Some((index, id, _)) = self.order.back().copied() {
-            if index < from {
-                break;
+        while self.len > 0 && self.newest().is_some_and(|last| last.seen.index >= from) {
+            self.len -= 1;
+            if let Some(newest) = self.generations.back_mut() {
+                newest.pop();
             }
-            self.order.pop_back();
-            self.by_id.remove(&id);
+            self.drop_what_nobody_knows();
         }
     }
 
@@ -109,15 +241,32 @@ impl Window {
     /// Forgets what the limits no longer keep. Only entries up to `applied` go: those behind it
     /// may yet be cut, and what they pushed out would be missing then.
     pub(crate) fn forget(&mut self, applied: u64, limits: WindowLimits) {
-        let newest = self.order.back().map_or(0, |(.., time)| *time);
-        while let Some((index, id, time_ms)) = self.order.front().copied() {
+        let newest = self.newest().map_or(0, |last| last.time_ms);
+        while let Some(oldest) = self.generations.front() {
+            let Request { time_ms, seen, .. } = oldest.requests[self.forgotten];
             let old = newest.saturating_sub(time_ms) > limits.age_max_ms;
-            if index > applied || (self.order.len() <= limits.count_max && !old) {
+            if seen.index > applied || (self.len <= limits.count_max && !old) {
                 break;
             }
-            self.order.pop_front();
-            self.by_id.remove(&id);
             self.horizon_ms = self.horizon_ms.max(time_ms);
+            self.forgotten += 1;
+            self.len -= 1;
+            self.drop_what_nobody_knows();
+        }
+    }
+
+    /// A generation of which nothing is remembered goes.
+    fn drop_what_nobody_knows(&mut self) {
+        let oldest = self.generations.front().map(|oldest| oldest.requests.len());
+        let gone = if oldest == Some(self.forgotten) {
+            self.forgotten = 0;
+            self.generations.pop_front()
+        } else {
+            self.generations.pop_back_if(|newest| newest.requests.is_empty())
+        };
+        if let Some(gone) = gone {
+            self.spare = gone;
+            self.spare.clear();
         }
     }
 }
