@@ -40,7 +40,7 @@ use crate::io::{
 };
 use crate::record::{records_bytes, records_head};
 use crate::values::ValuesFile;
-use crate::window::{Seen, Window, WindowLimits};
+use crate::window::{Ids, Seen, Window, WindowLimits};
 
 /// How often the files are looked at: were they unlinked, replaced, shortened?
 const FILES_INTERVAL: Duration = Duration::from_millis(50);
@@ -428,11 +428,11 @@ impl<D: Disk> Replica<D> {
         let mut proposals = Vec::with_capacity(submits.len());
         // What the requests of this very batch will occupy, should all of them be accepted.
         let mut next_seq = running.tail.next_seq;
-        let mut in_batch = BTreeSet::new();
+        let mut in_batch = Ids::with_capacity(submits.len());
         for submit in submits {
             let tag = submit.tag;
             // The same id twice in one batch: the second is a step of its own, after the first.
-            if in_batch.contains(&submit.request_id) {
+            if in_batch.contains(submit.request_id) {
                 self.propose(now, std::mem::take(&mut proposals), std::mem::take(&mut incoming))?;
                 in_batch.clear();
             }

@@ -17,7 +17,7 @@ use crate::health::DiskHealth;
 use crate::identity::{Generation, Identity, IdentityError, IdentityState};
 use crate::io::{Effect, PeerMessage};
 use crate::values::ValuesFile;
-use crate::window::{Window, WindowLimits};
+use crate::window::{Request, Window, WindowLimits};
 
 /// How many bytes of entries are read at a time.
 const READ_BYTES: u64 = 4 << 20;
@@ -336,8 +336,11 @@ impl<D: Disk> Running<D> {
                 if std::mem::take(&mut has_older) {
                     self.window.forget_before(entry.header.time_ms);
                 }
-                if entry.header.index > window_from && !has(Bug::ForgetIdsOnStart) {
-                    self.remember_request(&entry);
+                if entry.header.index > window_from
+                    && !has(Bug::ForgetIdsOnStart)
+                    && let Some(request) = Request::of(&entry)
+                {
+                    self.window.insert(request);
                 }
             }
         }

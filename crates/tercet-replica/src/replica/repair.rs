@@ -10,8 +10,7 @@ use super::{FILES_INTERVAL, Incoming, Phase, Replica, Running};
 use crate::content::{kind_of, meta_of};
 use crate::error::{Fatal, fatal};
 use crate::io::{Effect, PeerMessage};
-use crate::record::records_of;
-use crate::window::Seen;
+use crate::window::Request;
 
 /// A scrub of the whole log does not begin sooner than this after the last one began.
 const SCRUB_PASS_MIN: Duration = Duration::from_secs(60);
@@ -77,16 +76,15 @@ impl<D: Disk> Replica<D> {
         let arrived = std::mem::take(&mut running.repairs);
         let repaired = running.wal.repair(&arrived).map_err(fatal)?;
         for entry in arrived.iter().filter(|entry| repaired.contains(&entry.header.index)) {
-            let EntryHeader { index, first_seq, record_count, time_ms, .. } = entry.header;
+            let EntryHeader { index, time_ms, .. } = entry.header;
             let Phase::Running(running) = &mut self.phase else {
                 return Ok(());
             };
             running.tail.time_ms = running.tail.time_ms.max(time_ms);
             if running.unknown_requests.remove(&index)
-                && let Ok(records) = records_of(entry)
+                && let Some(request) = Request::of(entry)
             {
-                let seen = Seen { index, first_seq, record_count, digest: records.digest };
-                running.window.insert_between(records.request_id, time_ms, seen);
+                running.window.insert_between(request);
             }
             let input = Input::Repaired { index: Index(index), kind: kind_of(entry) };
             self.step(now, input, Incoming::default())?;

@@ -10,30 +10,13 @@ use super::{Incoming, Running};
 use crate::content::{KIND_NOOP, KIND_READMIT, meta_of};
 use crate::error::{Fatal, fatal};
 use crate::io::{Effect, PeerMessage, SubmitError};
-use crate::record::request_of;
-use crate::window::Seen;
+use crate::window::Request;
 
 impl<D: Disk> Running<D> {
     /// An entry is now the last of the log.
     pub(super) fn note_appended(&mut self, entry: &Entry) {
         self.tail.next_seq = entry.header.next_seq();
         self.tail.time_ms = self.tail.time_ms.max(entry.header.time_ms);
-    }
-
-    /// The request of an entry is known from now on.
-    pub(super) fn note_request(&mut self, entry: &Entry, request_id: u128, digest: u32) {
-        let EntryHeader { index, first_seq, record_count, time_ms, .. } = entry.header;
-        let seen = Seen { index, first_seq, record_count, digest };
-        self.window.insert(request_id, time_ms, seen);
-    }
-
-    /// The same, of an entry that was made elsewhere or earlier.
-    pub(super) fn remember_request(&mut self, entry: &Entry) {
-        if entry.header.record_count > 0
-            && let Ok((request_id, digest)) = request_of(entry)
-        {
-            self.note_request(entry, request_id, digest);
-        }
     }
 
     /// Stages a write of the core: pairs its metas with their bytes.
@@ -48,6 +31,7 @@ impl<D: Disk> Running<D> {
             self.truncate(from.0, disk, effects)?;
         }
         let mut entries = Vec::with_capacity(write.entries.len());
+        let mut requests = Vec::with_capacity(write.entries.len());
         for (meta, index) in write.entries.iter().zip(write.first.0..) {
             let received =
                 incoming.entries.first().map(|first| first.header.index).and_then(|first| {
@@ -58,13 +42,15 @@ impl<D: Disk> Running<D> {
             let entry = match received {
                 Some(entry) => {
                     if !has(Bug::ForgetIdsOnFollowers) {
-                        self.remember_request(&entry);
+                        requests.extend(Request::of(&entry));
                     }
                     entry
                 }
                 None if is_accepted => {
                     let (_, proposing) = incoming.accepted.pop_front().expect("looked at above");
-                    self.make_records(*meta, index, proposing)
+                    let (entry, request) = self.make_records(*meta, index, proposing);
+                    requests.push(request);
+                    entry
                 }
                 None => self.make_own(*meta, index),
             };
@@ -76,6 +62,9 @@ impl<D: Disk> Running<D> {
             self.note_appended(&entry);
             entries.push(entry);
         }
+        // All at once: each writes to memory that was last used when a request of a quarter of a
+        // million before was forgotten, and what counts references waits for such a write to end.
+        requests.into_iter().for_each(|request| self.window.insert(request));
         let hard_state = write
             .hard_state
             .map(|state| HardState { term: state.term.0, vote: state.vote.map(NodeId::slot) });

@@ -9,7 +9,7 @@ use super::{Pending, Proposing, Running};
 use crate::content::KIND_RECORDS;
 use crate::io::{Effect, Submit, SubmitError, Submitted};
 use crate::record::{records_bytes, records_head};
-use crate::window::Seen;
+use crate::window::{Request, Seen};
 
 /// How much memory is taken at a time for entries that are made here.
 const ARENA_BYTES: usize = 64 << 10;
@@ -82,30 +82,28 @@ impl<D: Disk> Running<D> {
         meta: EntryMeta,
         index: u64,
         proposing: Proposing,
-    ) -> Entry {
+    ) -> (Entry, Request) {
         let Proposing { submit, digest } = proposing;
-        let request_id = submit.request_id;
         let record_count = u32::try_from(submit.records.len()).expect("far below 4 billion");
         let header = self.header(meta, index, KIND_RECORDS, record_count);
         let bytes = ENTRY_HEADER_BYTES + records_bytes(&submit.records);
         if self.arena.capacity() < bytes {
             self.arena.reserve(bytes.max(ARENA_BYTES));
         }
-        records_head(request_id, &submit.records, &mut self.head);
+        records_head(submit.request_id, &submit.records, &mut self.head);
         let values = submit.records.iter().map(|value| &value[..]);
         let body = std::iter::once(&self.head[..]).chain(values);
         let entry = Entry::new_in(&mut self.arena, &header, body);
-        let seen = Seen { index, first_seq: header.first_seq, record_count, digest };
+        let request = Request::new(submit.request_id, digest, &header);
         let pending = Pending {
             tag: submit.tag,
             term: meta.term.0,
-            seen,
+            seen: request.seen,
             duplicate: false,
             wait_all: submit.wait_all,
         };
         self.pending.push_back(pending);
-        self.note_request(&entry, request_id, digest);
-        entry
+        (entry, request)
     }
 
     /// Answers those who wait for every member.
