@@ -107,14 +107,8 @@ impl System for Etcd {
     ) -> anyhow::Result<Vec<Sample>> {
         let cluster = self.start(&[])?;
         let runtime = tokio::runtime::Runtime::new()?;
-        runtime.block_on(async {
-            let leader = cluster.ports[Self::leader(&cluster.ports).await?];
-            let mut samples = Vec::new();
-            for load in loads {
-                samples.push(self.one(leader, *load, warm_up, length).await?);
-            }
-            Ok(samples)
-        })
+        let leader = cluster.ports[runtime.block_on(Self::leader(&cluster.ports))?];
+        loads.iter().map(|load| self.one(leader, *load, warm_up, length)).collect()
     }
 }
 
@@ -184,27 +178,28 @@ async fn leader(ports: &[u16]) -> anyhow::Result<usize> {
 }
 
 impl Etcd {
-    async fn one(
+    fn one(
         &self,
         leader: u16,
         load: Load,
         warm_up: Duration,
         length: Duration,
     ) -> anyhow::Result<Sample> {
-        let mut clients = Vec::new();
-        for _ in 0..load.connections {
-            clients.push(Client::new(leader)?);
-        }
         let value = Bytes::from(vec![b'v'; VALUE]);
         if load.kind == Kind::Read {
-            for key in 0..KEYS {
-                clients[0].put(format!("read-{key}"), value.clone()).await?;
-            }
+            tokio::runtime::Runtime::new()?.block_on(async {
+                let mut client = Client::new(leader)?;
+                for key in 0..KEYS {
+                    client.put(format!("read-{key}"), value.clone()).await?;
+                }
+                anyhow::Ok(())
+            })?;
         }
         // New keys in each run.
         let run = SystemTime::now().duration_since(UNIX_EPOCH)?.as_nanos();
-        let client = |number: usize| {
-            let (client, value) = (clients[number % clients.len()].clone(), value.clone());
+        let connect = async || Client::new(leader);
+        let client = |client: Client, number: usize| {
+            let value = value.clone();
             move |count: u64| {
                 let (mut client, value) = (client.clone(), value.clone());
                 async move {
@@ -216,6 +211,6 @@ impl Etcd {
                 }
             }
         };
-        Ok(closed_loop(self.name(), load, warm_up, length, client).await)
+        closed_loop(self.name(), load, warm_up, length, connect, client)
     }
 }

@@ -1,9 +1,9 @@
 //! The loads, and a closed loop over any client.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use tokio::task::JoinSet;
 
 /// What each value weighs.
 pub(crate) const VALUE: usize = 256;
@@ -117,50 +117,73 @@ pub(crate) fn sample(
     }
 }
 
-/// Each client asks again as soon as it is answered.
-pub(crate) async fn closed_loop<C, F>(
+/// Each client asks again as soon as it is answered. A thread runs the clients of some connections and
+/// nobody else's, as `tercet bench` does: what a load takes of the machine is not the system's.
+pub(crate) fn closed_loop<K, C, F>(
     system: &'static str,
     load: Load,
     warm_up: Duration,
     length: Duration,
-    client: impl Fn(usize) -> C,
-) -> Sample
+    connect: impl AsyncFn() -> anyhow::Result<K> + Sync,
+    client: impl Fn(K, usize) -> C + Sync,
+) -> anyhow::Result<Sample>
 where
+    K: Clone,
     C: FnMut(u64) -> F + Send + 'static,
-    F: Future<Output = bool> + Send,
+    F: Future<Output = bool> + Send + 'static,
 {
-    let stop = Arc::new(AtomicBool::new(false));
+    let threads = std::thread::available_parallelism()?.get().min(load.connections);
     let from = Instant::now() + warm_up;
-    let tasks: Vec<_> = (0..load.in_flight)
-        .map(|number| {
-            let (mut ask, stop) = (client(number), Arc::clone(&stop));
-            tokio::spawn(async move {
-                let (mut latencies, mut errors, mut count) = (Vec::new(), 0_u64, 0_u64);
-                while !stop.load(Ordering::Relaxed) {
-                    let begun = Instant::now();
-                    let is_done = ask(count).await;
-                    count += 1;
-                    if begun < from {
-                        continue;
-                    }
-                    if is_done {
-                        latencies.push(begun.elapsed());
-                    } else {
-                        errors += 1;
-                    }
+    let end = from + length;
+    let of_thread = |thread: usize| {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        runtime.block_on(async {
+            let mut tasks = JoinSet::new();
+            for connection in (thread..load.connections).step_by(threads) {
+                let connected = connect().await?;
+                for number in (connection..load.in_flight).step_by(load.connections) {
+                    tasks.spawn(ask_again(client(connected.clone(), number), from, end));
                 }
-                (latencies, errors)
-            })
+            }
+            anyhow::Ok(tasks.join_all().await)
         })
-        .collect();
-    tokio::time::sleep(warm_up + length).await;
-    stop.store(true, Ordering::Relaxed);
-    let took = from.elapsed();
+    };
+    let seen = std::thread::scope(|scope| {
+        let of_thread = &of_thread;
+        let threads: Vec<_> =
+            (0..threads).map(|thread| scope.spawn(move || of_thread(thread))).collect();
+        let ended = threads.into_iter().map(|thread| thread.join().expect("a load does not panic"));
+        ended.collect::<anyhow::Result<Vec<_>>>()
+    })?;
     let (mut latencies, mut errors) = (Vec::new(), 0);
-    for task in tasks {
-        let (of_one, failed) = task.await.expect("a client does not panic");
+    for (of_one, failed) in seen.into_iter().flatten() {
         latencies.extend(of_one);
         errors += failed;
     }
-    sample(system, load, latencies, took, errors)
+    Ok(sample(system, load, latencies, length, errors))
+}
+
+/// One client: how long its requests took, and how many failed.
+async fn ask_again<F: Future<Output = bool>>(
+    mut ask: impl FnMut(u64) -> F,
+    from: Instant,
+    end: Instant,
+) -> (Vec<Duration>, u64) {
+    let (mut latencies, mut errors) = (Vec::new(), 0);
+    for count in 0.. {
+        let begun = Instant::now();
+        if begun >= end {
+            break;
+        }
+        let is_done = ask(count).await;
+        if begun < from {
+            continue;
+        }
+        if is_done {
+            latencies.push(begun.elapsed());
+        } else {
+            errors += 1;
+        }
+    }
+    (latencies, errors)
 }

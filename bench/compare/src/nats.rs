@@ -35,14 +35,8 @@ impl System for Nats {
     ) -> anyhow::Result<Vec<Sample>> {
         let cluster = self.start(&[])?;
         let runtime = tokio::runtime::Runtime::new()?;
-        runtime.block_on(async {
-            let leader = cluster.ports[Self::leader(&cluster.ports).await?];
-            let mut samples = Vec::new();
-            for load in loads {
-                samples.push(self.one(leader, *load, warm_up, length).await?);
-            }
-            Ok(samples)
-        })
+        let leader = cluster.ports[runtime.block_on(Self::leader(&cluster.ports))?];
+        loads.iter().map(|load| self.one(leader, *load, warm_up, length)).collect()
     }
 }
 
@@ -116,19 +110,15 @@ async fn make_stream(ports: &[u16]) -> anyhow::Result<usize> {
 }
 
 impl Nats {
-    async fn one(
+    fn one(
         &self,
         leader: u16,
         load: Load,
         warm_up: Duration,
         length: Duration,
     ) -> anyhow::Result<Sample> {
-        let mut contexts = Vec::new();
-        for _ in 0..load.connections {
-            contexts.push(jetstream::new(connect(leader).await?));
-        }
-        let client = |number: usize| {
-            let context = contexts[number % contexts.len()].clone();
+        let connect = async || Self::connect(leader).await;
+        let client = |context: jetstream::Context, number: usize| {
             move |_count: u64| {
                 let context = context.clone();
                 async move {
@@ -142,6 +132,6 @@ impl Nats {
                 }
             }
         };
-        Ok(closed_loop(self.name(), load, warm_up, length, client).await)
+        closed_loop(self.name(), load, warm_up, length, connect, client)
     }
 }

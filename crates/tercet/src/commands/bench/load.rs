@@ -21,6 +21,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Status, Streaming};
 
 use super::measure::Desk;
+use super::threads::{Thread, Threads};
 use crate::args::BenchWhat;
 
 /// A tailed value begins with the number of the run and the moment at which it was submitted.
@@ -133,40 +134,52 @@ impl Load {
         targets: &[Vec<String>],
         begun: Instant,
         end: Instant,
-        desk: &Desk,
+        threads: &Threads,
     ) -> anyhow::Result<Running> {
         let connections: Vec<Connection> = (0..self.connections)
-            .map(|number| Connection::new(&targets[number % targets.len()]))
+            .map(|number| {
+                let _there = threads.of(number).runtime.enter();
+                Connection::new(&targets[number % targets.len()])
+            })
             .collect::<anyhow::Result<_>>()?;
         let connection = |client: usize| connections[client % connections.len()].clone();
+        // All clients of a connection are where it is.
+        let thread = |client: usize| threads.of(client % connections.len());
         let mut tasks = JoinSet::new();
         match self.what {
             BenchWhat::Submit if self.stream => {
                 for number in 0..self.clients {
                     let pace = self.pace(number, self.clients, begun, end);
                     let submits = Submits { load: self.clone(), value: self.value(), run: None };
-                    tasks.spawn(self.stream(connection(number), pace, desk.clone(), submits));
+                    let Thread { runtime, desk, .. } = thread(number);
+                    let client = self.stream(connection(number), pace, desk.clone(), submits);
+                    tasks.spawn_on(client, runtime);
                 }
             }
             BenchWhat::Submit if self.submitter => {
                 let clients: Vec<Client> = (0..self.connections)
-                    .map(|number| Client::new(&targets[number % targets.len()]))
+                    .map(|number| {
+                        let _there = threads.of(number).runtime.enter();
+                        Client::new(&targets[number % targets.len()])
+                    })
                     .collect::<Result<_, _>>()?;
                 for number in 0..self.clients {
                     let pace = self.pace(number, self.clients, begun, end);
+                    let Thread { runtime, desk, .. } = thread(number);
+                    let _there = runtime.enter();
                     let submitter = clients[number % clients.len()].submitter();
-                    tasks.spawn(self.clone().submit_through(submitter, pace, desk.clone()));
+                    let client = self.clone().submit_through(submitter, pace, desk.clone());
+                    tasks.spawn_on(client, runtime);
                 }
             }
             BenchWhat::Submit => {
                 let workers = self.clients * self.in_flight;
                 for number in 0..workers {
                     let pace = self.pace(number, workers, begun, end);
-                    tasks.spawn(self.clone().submit_each(
-                        connection(number / self.in_flight),
-                        pace,
-                        desk.clone(),
-                    ));
+                    let client = number / self.in_flight;
+                    let Thread { runtime, desk, .. } = thread(client);
+                    let worker = self.clone().submit_each(connection(client), pace, desk.clone());
+                    tasks.spawn_on(worker, runtime);
                 }
             }
             BenchWhat::Read if self.stream => {
@@ -174,7 +187,9 @@ impl Load {
                 for number in 0..self.clients {
                     let pace = self.pace(number, self.clients, begun, end);
                     let reads = Reads { count };
-                    tasks.spawn(self.stream(connection(number), pace, desk.clone(), reads));
+                    let Thread { runtime, desk, .. } = thread(number);
+                    let client = self.stream(connection(number), pace, desk.clone(), reads);
+                    tasks.spawn_on(client, runtime);
                 }
             }
             BenchWhat::Read => {
@@ -182,27 +197,29 @@ impl Load {
                 let workers = self.clients * self.in_flight;
                 for number in 0..workers {
                     let pace = self.pace(number, workers, begun, end);
-                    tasks.spawn(read_each(
-                        connection(number / self.in_flight),
-                        pace,
-                        desk.clone(),
-                        count,
-                    ));
+                    let client = number / self.in_flight;
+                    let Thread { runtime, desk, .. } = thread(client);
+                    let worker = read_each(connection(client), pace, desk.clone(), count);
+                    tasks.spawn_on(worker, runtime);
                 }
             }
             BenchWhat::Tail => {
                 let next = client.tail(false).await.context("the end of the log")?.next_seq;
                 let run = Run { begun, end, number: random() };
                 for number in 0..self.clients {
-                    tasks.spawn(follow(connection(number), next, run, desk.clone()));
+                    let Thread { runtime, desk, .. } = thread(number);
+                    let client = follow(connection(number), next, run, desk.clone());
+                    tasks.spawn_on(client, runtime);
                 }
                 let pace = self.pace(0, 1, begun, end);
                 // Those who follow are measured, not the one that feeds them.
+                let Thread { runtime, .. } = threads.of(0);
+                let _there = runtime.enter();
                 let source = Connection::new(&targets[0])?;
                 let feed = Self { in_flight: self.in_flight.max(FEED), ..self.clone() };
                 let run = Some(run.number);
                 let submits = Submits { load: feed.clone(), value: self.value(), run };
-                tasks.spawn(feed.stream(source, pace, Desk::new(), submits));
+                tasks.spawn_on(feed.stream(source, pace, Desk::new(), submits), runtime);
             }
         }
         Ok(Running(tasks))

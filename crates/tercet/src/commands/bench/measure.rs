@@ -23,12 +23,21 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { latency: histogram(), records: 0, errors: BTreeMap::new() }
+    }
+
+    /// What others saw meanwhile.
+    pub(super) fn add(&mut self, others: Self) {
+        self.latency.add(&others.latency).expect("the bounds are the same");
+        self.records += others.records;
+        for (why, count) in others.errors {
+            *self.errors.entry(why).or_default() += count;
+        }
     }
 }
 
-/// Where all workers put what they see.
+/// Where the workers of a thread put what they see.
 #[derive(Clone, Debug)]
 pub(super) struct Desk(Arc<Mutex<Seen>>);
 

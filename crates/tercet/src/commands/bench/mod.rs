@@ -3,6 +3,7 @@
 mod load;
 mod measure;
 mod report;
+mod threads;
 
 use std::net::TcpListener;
 use std::path::PathBuf;
@@ -17,8 +18,9 @@ use crate::config::{parse_size, parse_time};
 use crate::dev::Supervisor;
 use crate::output::{self, Failure};
 use load::Load;
-use measure::{Desk, Measured};
+use measure::Measured;
 use report::Report;
+use threads::Threads;
 
 /// How long a cluster of our own may take until one of its nodes leads.
 const START: Duration = Duration::from_secs(20);
@@ -38,11 +40,8 @@ pub(crate) fn run(args: &BenchArgs, json: bool) -> anyhow::Result<u8> {
     if duration < Duration::from_secs(1) {
         return Err(usage("--duration: a second at least"));
     }
-    let threads = args.threads.unwrap_or_else(|| cores().min(load.connections));
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(threads.max(1))
-        .enable_all()
-        .build()?;
+    let threads = Threads::start(args.threads.unwrap_or_else(cores).min(load.connections))?;
+    let runtime = crate::commands::runtime()?;
     let mut own = args.start.map(|nodes| Own::start(nodes, args.dir.clone())).transpose()?;
     let addresses = match &own {
         Some(own) => own.cluster.client_addresses(),
@@ -55,7 +54,7 @@ pub(crate) fn run(args: &BenchArgs, json: bool) -> anyhow::Result<u8> {
             own.await_leader(&client).await?;
         }
         let targets = targets(&client, args.to).await?;
-        let measured = measure(&client, &load, &targets, warm_up, duration).await?;
+        let measured = measure(&client, &load, &targets, &threads, warm_up, duration).await?;
         anyhow::Ok(Report::new(&load, &targets, warm_up, measured))
     });
     if let Some(own) = own {
@@ -175,14 +174,14 @@ async fn measure(
     client: &Client,
     load: &Load,
     targets: &[Vec<String>],
+    threads: &Threads,
     warm_up: Duration,
     duration: Duration,
 ) -> anyhow::Result<Measured> {
-    let desk = Desk::new();
     let begun = Instant::now();
     let from = begun + warm_up;
     let end = from + duration;
-    let running = load.start(client, targets, begun, end, &desk).await?;
+    let running = load.start(client, targets, begun, end, threads).await?;
     let (mut interrupted, mut terminated) =
         (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?);
     let bar = output::progress(duration.as_secs(), load.what.name());
@@ -194,7 +193,7 @@ async fn measure(
             _ = interrupted.recv() => break,
             _ = terminated.recv() => break,
         }
-        let seen = desk.take();
+        let seen = threads.take();
         if at > from {
             let second = measured.add(seen, at - from);
             bar.suspend(|| output::note(&report::second(second)));
