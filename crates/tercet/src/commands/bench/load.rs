@@ -80,18 +80,12 @@ impl Pace {
         Instant::now() >= self.end
     }
 
-    /// Waits for the next request, and says from when on it counts.
-    async fn next(&mut self) -> Instant {
-        let due = self.due();
-        until(due).await;
-        due
-    }
-}
-
-/// Waits for a moment; not at all for one that has passed, where a timer would take its millisecond.
-async fn until(due: Instant) {
-    if due > Instant::now() {
-        tokio::time::sleep_until(due.into()).await;
+    /// Waits until the next request is due; not at all for what is late, where a timer would take
+    /// its millisecond.
+    async fn wait(&self) {
+        if self.every.is_some() && self.due() > Instant::now() {
+            tokio::time::sleep_until(self.due().into()).await;
+        }
     }
 }
 
@@ -252,7 +246,8 @@ impl Load {
     async fn submit_each(self, mut connection: Connection, mut pace: Pace, desk: Desk) {
         let value = self.value();
         while !pace.is_over() {
-            let due = pace.next().await;
+            pace.wait().await;
+            let due = pace.due();
             let mut request = tonic::Request::new(self.request(&value));
             request.set_timeout(TIMEOUT);
             match connection.log().submit(request).await {
@@ -270,7 +265,7 @@ impl Load {
         while !pace.is_over() {
             tokio::select! {
                 biased;
-                () = until(pace.due()), if under_way.len() < self.in_flight => {
+                () = pace.wait(), if under_way.len() < self.in_flight => {
                     under_way.push_back((pace.due(), submitter.submit(value.clone()).await));
                     pace.count = pace.count.saturating_add(1);
                 }
@@ -309,7 +304,7 @@ impl Load {
                     let is_open = pending.len() < in_flight;
                     tokio::select! {
                         biased;
-                        () = until(pace.due()), if is_open => {
+                        () = pace.wait(), if is_open => {
                             let due = pace.due();
                             let request = streamed.request(&pace);
                             pace.count = pace.count.saturating_add(1);
@@ -449,7 +444,8 @@ impl Streamed for Reads {
 /// Reads one value after the other, each of which is to be the newest that anybody knows of.
 async fn read_each(mut connection: Connection, mut pace: Pace, desk: Desk, count: u64) {
     while !pace.is_over() {
-        let due = pace.next().await;
+        pace.wait().await;
+        let due = pace.due();
         let from_seq = 1 + u64::from(pace.count) % count;
         let mut request = tonic::Request::new(v1::ReadRequest {
             from_seq,
