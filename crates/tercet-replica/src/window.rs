@@ -42,8 +42,8 @@ impl Default for WindowLimits {
 }
 
 /// How many requests share a table of ids. A table is small enough to stay in the processor's caches
-/// while it fills, and there are few of them, because an id that does not tell its time has to be
-/// looked for in each.
+/// while it fills, and there are few of them: an id that does not tell its time is looked for in
+/// each.
 const GENERATION: usize = if cfg!(test) { 4 } else { 1 << 14 };
 
 /// A request of the log.
@@ -63,8 +63,10 @@ impl Request {
 
     /// The request that made an entry, if it has one.
     pub(crate) fn of(entry: &Entry) -> Option<Self> {
-        let (id, digest) =
-            (entry.header.record_count > 0).then(|| request_of(entry).ok()).flatten()?;
+        if entry.header.record_count == 0 {
+            return None;
+        }
+        let (id, digest) = request_of(entry).ok()?;
         Some(Self::new(id, digest, &entry.header))
     }
 }
