@@ -348,12 +348,8 @@ fn a_core_survives_anything() {
         met.borrow_mut().append(&mut driven.met);
         Ok(())
     };
-    if let Err(failure) = TestRunner::new(config).run(&start, survives) {
-        panic!("{failure}");
-    }
-    // A run in which something never happened tests nothing of it.
-    let met = met.into_inner();
-    for kind in [
+    // A run in which something never happened tests nothing of it: what is rare gets more cases.
+    let kinds = [
         "leads",
         "append",
         "append_accepted",
@@ -380,7 +376,17 @@ fn a_core_survives_anything() {
         "entry_repaired",
         "never_committed",
         "drop",
-    ] {
+    ];
+    for _ in 0..10 {
+        if let Err(failure) = TestRunner::new(config.clone()).run(&start, survives) {
+            panic!("{failure}");
+        }
+        if kinds.iter().all(|kind| met.borrow().contains(kind)) {
+            return;
+        }
+    }
+    let met = met.into_inner();
+    for kind in kinds {
         assert!(met.contains(kind), "no case met {kind}");
     }
 }

@@ -14,12 +14,12 @@ fn histogram() -> Histogram<u64> {
     Histogram::new_with_bounds(1, LONGEST_US, 3).expect("these bounds are fine")
 }
 
-/// What came since it was last looked at.
+/// What came in some time.
 #[derive(Debug)]
 pub(super) struct Seen {
-    latency: Histogram<u64>,
-    records: u64,
-    errors: BTreeMap<String, u64>,
+    pub(super) latency: Histogram<u64>,
+    pub(super) records: u64,
+    pub(super) errors: BTreeMap<String, u64>,
 }
 
 impl Seen {
@@ -27,11 +27,10 @@ impl Seen {
         Self { latency: histogram(), records: 0, errors: BTreeMap::new() }
     }
 
-    /// What others saw meanwhile.
-    pub(super) fn add(&mut self, others: Self) {
-        self.latency.add(&others.latency).expect("the bounds are the same");
-        self.records += others.records;
-        for (why, count) in others.errors {
+    pub(super) fn add(&mut self, more: Self) {
+        self.latency.add(&more.latency).expect("the bounds are the same");
+        self.records += more.records;
+        for (why, count) in more.errors {
             *self.errors.entry(why).or_default() += count;
         }
     }
@@ -87,22 +86,14 @@ pub(super) struct Second {
 /// All of a run after its warm-up.
 #[derive(Debug)]
 pub(super) struct Measured {
-    pub(super) latency: Histogram<u64>,
-    pub(super) records: u64,
-    pub(super) errors: BTreeMap<String, u64>,
+    pub(super) seen: Seen,
     pub(super) seconds: Vec<Second>,
     pub(super) took: Duration,
 }
 
 impl Measured {
     pub(super) fn new() -> Self {
-        Self {
-            latency: histogram(),
-            records: 0,
-            errors: BTreeMap::new(),
-            seconds: Vec::new(),
-            took: Duration::ZERO,
-        }
+        Self { seen: Seen::new(), seconds: Vec::new(), took: Duration::ZERO }
     }
 
     /// Adds what came until then.
@@ -117,11 +108,7 @@ impl Measured {
             max_us: seen.latency.max(),
             errors: seen.errors.values().sum(),
         };
-        self.latency.add(&seen.latency).expect("the bounds are the same");
-        self.records += seen.records;
-        for (why, count) in seen.errors {
-            *self.errors.entry(why).or_default() += count;
-        }
+        self.seen.add(seen);
         self.took = until;
         self.seconds.push(second);
         self.seconds.last().expect("it was just added")
@@ -149,7 +136,7 @@ mod tests {
         // What was taken is not there twice.
         let second = measured.add(desk.take(), Duration::from_secs(2)).clone();
         assert_eq!((second.records, second.max_us), (0, 0));
-        assert_eq!((measured.records, measured.latency.len()), (3, 1));
+        assert_eq!((measured.seen.records, measured.seen.latency.len()), (3, 1));
         assert!((second.at - 2.0).abs() < 1e-9);
     }
 

@@ -57,7 +57,7 @@ impl Report {
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.measured.records == 0
+        self.measured.seen.records == 0
     }
 
     pub(super) fn why_empty(&self) -> String {
@@ -67,12 +67,12 @@ impl Report {
     }
 
     fn errors(&self) -> String {
-        let told = self.measured.errors.iter().map(|(why, count)| format!("{count} × {why}"));
+        let told = self.measured.seen.errors.iter().map(|(why, count)| format!("{count} × {why}"));
         told.collect::<Vec<_>>().join(", ")
     }
 
     fn rate(&self) -> f64 {
-        per_second(self.measured.records, self.measured.took.as_secs_f64())
+        per_second(self.measured.seen.records, self.measured.took.as_secs_f64())
     }
 
     fn mib_per_second(&self) -> f64 {
@@ -82,7 +82,7 @@ impl Report {
     }
 
     fn at(&self, quantile: f64) -> u64 {
-        self.measured.latency.value_at_quantile(quantile)
+        self.measured.seen.latency.value_at_quantile(quantile)
     }
 
     /// What the load was, in a sentence.
@@ -132,7 +132,7 @@ impl Report {
         for (name, quantile) in TOLD {
             let _ = write!(text, " {name} {}  ", shown(self.at(quantile)));
         }
-        let _ = write!(text, " max {}", shown(self.measured.latency.max()));
+        let _ = write!(text, " max {}", shown(self.measured.seen.latency.max()));
         let errors = self.errors();
         let _ = write!(text, "\n  errors      {}", if errors.is_empty() { "0" } else { &errors });
         text
@@ -148,21 +148,21 @@ impl Report {
             "records_per_request": load.records, "rate": load.rate, "targets": self.targets,
             "warm_up_s": self.warm_up.as_secs_f64(), "seconds": measured.took.as_secs_f64(),
             "version": env!("CARGO_PKG_VERSION"),
-            "records": measured.records, "records_per_second": self.rate(),
+            "records": measured.seen.records, "records_per_second": self.rate(),
             "mib_per_second": self.mib_per_second(),
             "latency_us": {
-                "min": measured.latency.min(), "mean": measured.latency.mean(),
+                "min": measured.seen.latency.min(), "mean": measured.seen.latency.mean(),
                 "p50": self.at(0.5), "p90": self.at(0.9), "p99": self.at(0.99),
-                "p99_9": self.at(0.999), "max": measured.latency.max(),
+                "p99_9": self.at(0.999), "max": measured.seen.latency.max(),
             },
-            "errors": measured.errors, "each_second": measured.seconds,
+            "errors": measured.seen.errors, "each_second": measured.seconds,
         })
         .to_string()
     }
 
     /// The latencies by percentile, in milliseconds, in the text form that HdrHistogram's tools write.
     pub(super) fn percentiles(&self) -> String {
-        let latency = &self.measured.latency;
+        let latency = &self.measured.seen.latency;
         let mut text = "       Value     Percentile TotalCount 1/(1-Percentile)\n\n".to_owned();
         let mut count = 0;
         for step in latency.iter_quantiles(5) {
@@ -203,7 +203,7 @@ impl Report {
             Line { name: "max", points: over_time(&|second| ms(second.max_us)) },
         ];
         // How many requests out of 10, 100, 1000 … waited longer.
-        let tail = self.measured.latency.iter_quantiles(5).filter_map(|step| {
+        let tail = self.measured.seen.latency.iter_quantiles(5).filter_map(|step| {
             let above = 1.0 - step.quantile_iterated_to();
             (above > 0.0).then(|| (-above.log10(), ms(step.value_iterated_to())))
         });
@@ -211,7 +211,7 @@ impl Report {
         let rows: String = TOLD
             .iter()
             .map(|(name, quantile)| (*name, self.at(*quantile)))
-            .chain([("max", self.measured.latency.max())])
+            .chain([("max", self.measured.seen.latency.max())])
             .map(|(name, us)| format!("<tr><th>{name}</th><td>{}</td></tr>", shown(us)))
             .collect();
         let errors = self.errors();
