@@ -395,7 +395,7 @@ pub(crate) struct BenchArgs {
     /// Where that cluster keeps its data [default: a directory here, removed afterwards]
     #[arg(long, requires = "start", value_name = "DIR")]
     pub(crate) dir: Option<PathBuf>,
-    /// The load comes from so many threads [default: one for each core, at most one for each connection]
+    /// The load comes from so many threads, at most one for each connection [default: one for each core]
     #[arg(long)]
     pub(crate) threads: Option<usize>,
     /// Write the latencies by percentile, as HdrHistogram's plotters read them
