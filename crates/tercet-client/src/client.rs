@@ -268,7 +268,14 @@ impl Client {
             .map(|node| {
                 let mut cluster = ClusterClient::new(node.channel.clone());
                 tokio::spawn(async move {
-                    let answer = cluster.status(v1::StatusRequest {});
+                    let answer = async {
+                        // A connection that nobody looked at lately may be to a process that is
+                        // no more: the second attempt makes a new one.
+                        match cluster.status(v1::StatusRequest {}).await {
+                            Err(_) => cluster.status(v1::StatusRequest {}).await,
+                            answer => answer,
+                        }
+                    };
                     match tokio::time::timeout(Duration::from_secs(2), answer).await {
                         Ok(Ok(status)) => Ok(status.into_inner()),
                         Ok(Err(status)) => Err(plain(&status)),

@@ -1,6 +1,8 @@
 //! Nodes without the lab: what their clients can do, and, where this program started them, what can be
 //! done to processes and directories.
 
+use std::time::{Duration, Instant};
+
 use anyhow::bail;
 use bytes::Bytes;
 use serde_json::{Value, json};
@@ -17,6 +19,9 @@ use super::words::{Kind, needs_the_lab};
 use crate::commands::{explain_of, read_all, status_of, submit_sentence, value_to_json};
 use crate::dev::{SharedSupervisor, lock};
 use crate::output::{Failure, api_failure};
+
+/// How long a node that was started is waited for.
+const START: Duration = Duration::from_secs(10);
 
 pub(crate) struct Plain {
     client: Client,
@@ -113,7 +118,28 @@ impl Plain {
             bail!("n{id} runs: crash n{id} first");
         }
         cluster.start(id)?;
-        self.voice.say(format!("n{id} started"))
+        drop(cluster);
+        if self.answers(id)? {
+            return self.voice.say(format!("n{id} started"));
+        }
+        self.voice.say(format!("n{id} started; it does not answer yet: status shows when it does"))
+    }
+
+    /// Waits until a node that was started answers, so that the line after finds it. Whether it does.
+    fn answers(&self, id: usize) -> anyhow::Result<bool> {
+        let begun = Instant::now();
+        while begun.elapsed() < START {
+            let statuses = self.runtime.block_on(self.client.statuses());
+            if statuses.get(id - 1).is_some_and(|(_, status)| status.is_ok()) {
+                return Ok(true);
+            }
+            if !lock(self.cluster("restart")?).is_running(id) {
+                // What it ended with is told before the next line.
+                return Ok(false);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(false)
     }
 
     fn wipe(&self, id: usize) -> anyhow::Result<()> {
@@ -166,7 +192,12 @@ impl World for Plain {
                 self.ids(nodes)?.into_iter().try_for_each(|id| self.crash(id))
             }
             StepKind::Restart(nodes) => {
-                self.ids(nodes)?.into_iter().try_for_each(|id| self.restart(id))
+                let cluster = self.cluster("restart")?;
+                let is_down = |id: &usize| !lock(cluster).is_running(*id);
+                let ids = self.ids(nodes)?;
+                // All: those that are down.
+                let chosen = ids.into_iter().filter(|id| *nodes != NodeRefs::All || is_down(id));
+                chosen.collect::<Vec<_>>().into_iter().try_for_each(|id| self.restart(id))
             }
             StepKind::Wipe { nodes, what: Wipe::All } => {
                 self.ids(nodes)?.into_iter().try_for_each(|id| self.wipe(id))

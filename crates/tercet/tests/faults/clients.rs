@@ -3,6 +3,7 @@
 use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, ensure};
+use tercet_client::Client;
 
 use crate::{has, not_run, on_three};
 
@@ -10,6 +11,31 @@ fn curl(arguments: &[&str]) -> anyhow::Result<String> {
     let output = Command::new("curl").args(["-sS", "--max-time", "20"]).args(arguments).output()?;
     ensure!(output.status.success(), "curl: {}", String::from_utf8_lossy(&output.stderr));
     Ok(String::from_utf8(output.stdout)?)
+}
+
+/// A prompt's runtime stands still while nobody types: it learns late that a connection has ended.
+#[test]
+fn a_client_that_stood_still_finds_a_node_that_was_restarted() {
+    on_three("a_client_that_stood_still_finds_a_node_that_was_restarted", 1, |cluster, _| {
+        cluster.start_all()?;
+        cluster.await_leader()?;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        let client = {
+            let _entered = runtime.enter();
+            Client::new(cluster.addresses())?
+        };
+        let all_answer = || {
+            let statuses = runtime.block_on(client.statuses());
+            ensure!(statuses.iter().all(|(_, status)| status.is_ok()), "{statuses:?}");
+            Ok(())
+        };
+        all_answer()?;
+        cluster.kill(1)?;
+        cluster.start(1)?;
+        cluster.await_leader()?;
+        cluster.await_statuses("n1 answers", |statuses| statuses[0].is_some())?;
+        all_answer()
+    });
 }
 
 #[test]

@@ -73,6 +73,13 @@ fn dev_takes_its_lines_from_a_pipe() {
         assert_eq!(values, format!("{expected}write 2\n"), "of n{id}");
     }
 
+    // A node that was killed and is back is asked again, not over its old connection.
+    let output =
+        piped(dir.path(), "status\ncrash n1\nrestart n1\nstatus\ncrash n2\nrestart all\nexplain\n");
+    let (said, errors) = (text(&output.stdout), text(&output.stderr));
+    assert_eq!(output.status.code(), Some(0), "{said}\n{errors}");
+    assert!(!said.contains("no answer"), "{said}");
+
     // What needs the lab says so, whatever the parser makes of it.
     let output = piped(
         dir.path(),
