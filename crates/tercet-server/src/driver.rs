@@ -45,6 +45,9 @@ use crate::timing::Timing;
 const DRAIN_MAX: usize = 1024;
 /// No more is taken either once so many bytes wait for the disk: who shares it waits behind them.
 const DRAIN_BYTES: usize = 1 << 20;
+/// A leader with so many bytes that its own disk lacks waits for it, though others are faster: what
+/// they have is answered, and clients would go on until memory ends.
+const STAGED_BYTES_MAX: usize = 4 << 20;
 /// With fewer entries to sync, a leader waits for the disk itself: nobody else has something for it.
 const BESIDE_MIN: usize = 2;
 /// `values.log` gets its lines so long after they are due: what comes meanwhile goes with them, by one
@@ -468,7 +471,9 @@ impl Driver<'_> {
     /// Ends a turn: timers, sends, the disk, answers.
     fn settle(&mut self) -> Result<(), Fatal> {
         // A disk that hangs makes this node fall silent, so that another one leads.
-        if let Some(synced) = self.syncer.take(self.config.timing.heartbeat) {
+        let is_outrun = self.replica.staged_bytes() >= STAGED_BYTES_MAX;
+        let patience = if is_outrun { Duration::ZERO } else { self.config.timing.heartbeat };
+        if let Some(synced) = self.syncer.take(patience) {
             self.end_flush(synced)?;
         }
         let submits = std::mem::take(&mut self.submits);

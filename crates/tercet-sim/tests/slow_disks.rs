@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tercet_raft::{NodeId, RoleKind};
 use tercet_sim::{Answer, OpId, What, World, WorldConfig};
+use tercet_wal::Survive;
 
 struct Cluster {
     world: World,
@@ -51,6 +52,11 @@ impl Cluster {
 
     fn submit(&mut self) -> OpId {
         self.submitted += 1;
+        self.submit_again()
+    }
+
+    /// The last request once more.
+    fn submit_again(&mut self) -> OpId {
         let value = Bytes::from(self.submitted.to_string());
         let leader = self.leader();
         self.world.submit(leader, self.submitted, vec![value])
@@ -97,6 +103,60 @@ fn a_leader_whose_disk_becomes_slow_hands_over() {
         cluster.load(Duration::from_secs(1));
         assert!(cluster.says(leader, "the disk is as fast as usual again"));
         assert_eq!(cluster.world.replica(leader).unwrap().status().slow_disk, None);
+    }
+}
+
+/// Whose disk is slow for a moment leads on, and no client notices: two others have it.
+#[test]
+fn a_leaders_hiccup_does_not_slow_the_others() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(seed);
+        let leader = cluster.leader();
+        let before = cluster.load(Duration::from_secs(1));
+        cluster.world.set_sync(leader, Duration::from_millis(100));
+        let during = cluster.load(Duration::from_secs(1));
+        assert!(during * 10 >= before * 9, "seed {seed}: {before} submits before, {during} after");
+        assert_eq!(cluster.leader(), leader);
+    }
+}
+
+/// What is answered before the leader's own disk has it is kept by the others; the leader shows it
+/// when its disk has it, and knows at once that a retry is one.
+#[test]
+fn what_the_leaders_disk_lacks_is_answered_and_kept() {
+    for seed in 0..10 {
+        let mut cluster = Cluster::new(seed);
+        let leader = cluster.leader();
+        cluster.load(Duration::from_millis(500));
+        cluster.world.set_sync(leader, Duration::from_millis(200));
+        // Its disk is busy with the first when the second comes.
+        cluster.submit();
+        cluster.run(Duration::from_millis(1));
+        let op = cluster.submit();
+        cluster.run(Duration::from_millis(20));
+        let Some(Answer::Submitted(done)) = cluster.world.answer(op) else {
+            panic!("seed {seed}: {:?}", cluster.world.answer(op));
+        };
+        let done = done.clone();
+        let read = cluster.world.read(leader, false);
+        assert!(!done.durable_on.contains(leader) && done.durable_on.len() == 2, "{done:?}");
+        let replica = cluster.world.replica(leader).unwrap();
+        assert!(replica.next_seq() <= done.first_seq, "it shows what its disk has");
+        let again = cluster.submit_again();
+        cluster.run(Duration::from_millis(20));
+        let answer = cluster.world.answer(again);
+        assert!(
+            matches!(answer, Some(Answer::Submitted(again)) if again.duplicate && again.index == done.index),
+            "seed {seed}: {answer:?}"
+        );
+        assert_eq!(cluster.world.answer(read), None, "a read waits for the disk of its node");
+
+        cluster.world.crash(leader, Survive::None);
+        cluster.run(Duration::from_secs(1));
+        let next = cluster.leader();
+        assert_ne!(next, leader);
+        let kept = cluster.world.replica(next).unwrap().read(done.first_seq, 1, 100).unwrap();
+        assert_eq!(kept[0].value, cluster.submitted.to_string(), "seed {seed}");
     }
 }
 

@@ -827,6 +827,7 @@ impl<D: Disk> Replica<D> {
             }
         }
         assert!(incoming.accepted.is_empty(), "every accepted proposal was written");
+        running.answer_committed(&mut self.effects);
         running.lose_leadership(&mut self.effects);
         running.answer_waiting_all(&mut self.effects);
         Ok(())

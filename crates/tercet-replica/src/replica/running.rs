@@ -172,7 +172,7 @@ impl<D: Disk> Running<D> {
         Ok(())
     }
 
-    /// Everything up to `last` is committed: readers see it, and those who wait are answered.
+    /// Everything up to `last` is committed, and on the disk here: readers see it.
     pub(super) fn apply(
         &mut self,
         last: u64,
@@ -186,17 +186,6 @@ impl<D: Disk> Running<D> {
         self.applied = last;
         self.applied_next_seq = header.next_seq();
         self.window.forget(last, self.window_limits);
-        while let Some(pending) = self.pending.pop_front_if(|pending| pending.seen.index <= last) {
-            let index = pending.seen.index;
-            let holds = self.raft.term_at(Index(index)).map(|term| term.0) == Some(pending.term);
-            assert!(holds, "entry {index} of a leader is the one that was submitted");
-            if pending.wait_all {
-                self.waiting_all.entry(index).or_default().push(pending);
-            } else {
-                let result = Ok(self.submitted(&pending));
-                effects.push_back(Effect::Submitted { tag: pending.tag, result });
-            }
-        }
         let later = self.barriers.split_off(&(last + 1));
         for tag in std::mem::replace(&mut self.barriers, later).into_values().flatten() {
             effects.push_back(Effect::BarrierDone { tag, confirmed: true });

@@ -38,7 +38,7 @@ impl<D: Disk> Running<D> {
             let term = self.raft.term_at(Index(seen.index)).map_or(0, |term| term.0);
             let pending =
                 Pending { tag: submit.tag, term, seen, duplicate: true, wait_all: submit.wait_all };
-            if seen.index <= self.applied && !submit.wait_all {
+            if seen.index <= self.raft.commit().0 && !submit.wait_all {
                 return Considered::Answer(Ok(self.submitted(&pending)));
             }
             return Considered::Attach(pending);
@@ -104,6 +104,24 @@ impl<D: Disk> Running<D> {
         };
         self.pending.push_back(pending);
         (entry, request)
+    }
+
+    /// Answers those whose records are on the disks of a majority. This node's disk need not be one
+    /// of them: what is committed is kept, whoever holds it.
+    pub(super) fn answer_committed(&mut self, effects: &mut VecDeque<Effect>) {
+        let commit = self.raft.commit().0;
+        while let Some(pending) = self.pending.pop_front_if(|pending| pending.seen.index <= commit)
+        {
+            let index = pending.seen.index;
+            let holds = self.raft.term_at(Index(index)).map(|term| term.0) == Some(pending.term);
+            assert!(holds, "entry {index} of a leader is the one that was submitted");
+            if pending.wait_all {
+                self.waiting_all.entry(index).or_default().push(pending);
+            } else {
+                let result = Ok(self.submitted(&pending));
+                effects.push_back(Effect::Submitted { tag: pending.tag, result });
+            }
+        }
     }
 
     /// Answers those who wait for every member.
