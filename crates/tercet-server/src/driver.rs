@@ -10,6 +10,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -22,12 +23,13 @@ use tercet_raft::{
 };
 use tercet_replica::{
     Effect, Fatal, IdentityState, OpenError, PeerMessage, ReadError, Replica, ReplicaConfig,
-    SlowDisk, SubmitError,
+    SlowDisk, SubmitError, Unread, WasRead,
 };
 use tercet_wal::{FileDisk, WalOptions};
 use tokio::net::TcpListener;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
+use crate::beside::Beside;
 use crate::busy_poll::BusyPoll;
 use crate::classic::{Classic, ENTRIES_MAX};
 use crate::config::ServerConfig;
@@ -140,6 +142,8 @@ struct Driver<'a> {
     desk: &'a mut Desk,
     /// Before the replica, which holds the directory: it ends first.
     syncer: Syncer,
+    /// Reads what is sent to followers that lag far behind.
+    reader: Beside<Unread<File>, WasRead>,
     replica: Replica<FileDisk>,
     links: Links,
     local: Rc<Local>,
@@ -196,6 +200,7 @@ pub(crate) async fn run(
         config,
         desk,
         syncer: Syncer::start().map_err(failed)?,
+        reader: Beside::start("tercet-read", Unread::read).map_err(failed)?,
         replica,
         links,
         peers: local
@@ -265,6 +270,7 @@ impl Driver<'_> {
         let timer = tokio::time::sleep_until(Instant::now().into());
         tokio::pin!(timer);
         let sync_ended = self.syncer.ended();
+        let read_ended = self.reader.ended();
         let mut busy_poll = BusyPoll::new(self.config.busy_poll);
         loop {
             // Lets the links read what has come, so that it joins this turn's batch.
@@ -293,6 +299,7 @@ impl Driver<'_> {
                     Some(arrived) = mailbox.bulk.recv() => self.on_arrived(arrived)?,
                     Some(command) = self.desk.commands.recv() => self.on_command(command)?,
                     () = sync_ended.notified() => {}
+                    () = read_ended.notified() => {}
                     () = &mut timer => is_arrival = false,
                     changed = stop.changed(), if stop_at.is_none() => {
                         if changed.is_err() || *stop.borrow() {
@@ -475,6 +482,10 @@ impl Driver<'_> {
         let patience = if is_outrun { Duration::ZERO } else { self.config.timing.heartbeat };
         if let Some(synced) = self.syncer.take(patience) {
             self.end_flush(synced)?;
+        }
+        while let Some(was_read) = self.reader.take() {
+            let now = self.now();
+            self.replica.end_read(now, was_read)?;
         }
         let submits = std::mem::take(&mut self.submits);
         if !submits.is_empty() {
@@ -710,8 +721,11 @@ impl Driver<'_> {
 
     /// Does what the replica wants done.
     fn act(&mut self) {
-        // First, so that whoever is answered finds at least what the answer is about.
+        // First, so that whoever is answered finds what the answer is about, once this disk has it.
         self.publish();
+        while let Some(unread) = self.replica.poll_unread() {
+            self.reader.begin(unread);
+        }
         while let Some(effect) = self.replica.poll_effect() {
             match effect {
                 Effect::Send { to, message } => match &mut self.desk.lab {

@@ -1,6 +1,7 @@
 //! A Tercet node: the driver, its links to peers and the client API. The only async crate.
 
 mod api;
+mod beside;
 mod busy_poll;
 mod classic;
 mod coarse_clock;

@@ -1,17 +1,14 @@
-//! A thread that waits for the disk, so that the owner can go on with what comes meanwhile.
-//!
-//! One sync at a time is under way. Handing it over costs two wake-ups, which a sync that nobody
-//! has to wait for is not worth: the driver chooses.
+//! Syncs beside the owner's thread, one at a time.
 
 use std::fs::File;
 use std::io;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, Sender, channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use tercet_wal::Unsynced;
 use tokio::sync::Notify;
+
+use crate::beside::Beside;
 
 /// A sync that ended.
 #[derive(Debug)]
@@ -29,70 +26,42 @@ impl Synced {
     }
 }
 
-/// The thread, as its owner sees it.
+/// The thread, and what it does.
 #[derive(Debug)]
 pub(crate) struct Syncer {
-    /// `None` once it shall end.
-    work: Option<Sender<(Unsynced<File>, Instant)>>,
-    done: Receiver<Synced>,
+    thread: Beside<(Unsynced<File>, Instant), Synced>,
     /// Since when a sync is under way.
     pub(crate) since: Option<Instant>,
-    ended: Arc<Notify>,
-    thread: Option<JoinHandle<()>>,
 }
 
 impl Syncer {
     /// # Errors
     /// The system's, if it has no thread to give.
     pub(crate) fn start() -> io::Result<Self> {
-        let (work, works) = channel::<(Unsynced<File>, Instant)>();
-        let (dones, done) = channel();
-        let ended = Arc::new(Notify::new());
-        let tells = Arc::clone(&ended);
-        let thread =
-            std::thread::Builder::new().name("tercet-sync".to_owned()).spawn(move || {
-                for (unsynced, begun) in works {
-                    if dones.send(Synced::here(unsynced, begun)).is_err() {
-                        return;
-                    }
-                    tells.notify_one();
-                }
-            })?;
-        Ok(Self { work: Some(work), done, since: None, ended, thread: Some(thread) })
+        let sync = |(unsynced, begun)| Synced::here(unsynced, begun);
+        Ok(Self { thread: Beside::start("tercet-sync", sync)?, since: None })
     }
 
     /// Begins a sync; none is under way.
     pub(crate) fn begin(&mut self, unsynced: Unsynced<File>, begun: Instant) {
-        let work = self.work.as_ref().expect("it ends with its owner");
-        work.send((unsynced, begun)).expect("the thread lives as long as there may be work");
+        self.thread.begin((unsynced, begun));
         self.since = Some(begun);
     }
 
     /// Completes when a sync has ended, or one that was taken already.
     pub(crate) fn ended(&self) -> Arc<Notify> {
-        Arc::clone(&self.ended)
+        self.thread.ended()
     }
 
     /// The sync under way, if it has ended; one that was begun before `patience` ago is waited for.
     pub(crate) fn take(&mut self, patience: Duration) -> Option<Synced> {
         let since = self.since?;
-        let synced = match self.done.try_recv() {
-            Ok(synced) => synced,
-            Err(_) if since.elapsed() < patience => return None,
-            Err(_) => self.done.recv().expect("the thread answers whatever it was given"),
+        let synced = match self.thread.take() {
+            Some(synced) => synced,
+            None if since.elapsed() < patience => return None,
+            None => self.thread.wait(),
         };
         self.since = None;
         Some(synced)
-    }
-}
-
-impl Drop for Syncer {
-    /// Waits for the disk: it must not be busy with files of a directory that is not this node's
-    /// any more.
-    fn drop(&mut self) {
-        self.work = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
     }
 }

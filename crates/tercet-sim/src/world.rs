@@ -1,7 +1,7 @@
 //! The world: nodes, what is on its way between them, and the one loop that does what is due next.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -9,7 +9,7 @@ use tercet_raft::{Event, Message, NodeId, NodeSet, Profile, Rules, Status, Time}
 use tercet_replica::gate::{Gate, GateChange, Passed};
 use tercet_replica::{
     Effect, Fatal, Identity, LabInput, LoggedEntry, PeerMessage, Replica, ReplicaConfig, Submit,
-    SubmitError, Submitted,
+    SubmitError, Submitted, Unread,
 };
 use tercet_wal::{Entry, MemDisk, MemFile, Survive, Unsynced, WalOptions};
 
@@ -166,6 +166,8 @@ struct Node {
     unsynced: Option<Unsynced<MemFile>>,
     /// … until then; without such, when what is staged is written.
     flush_at: Option<Time>,
+    /// What it reads to send it, and when that has come from the disk.
+    reads: VecDeque<(Time, Unread<MemFile>)>,
     /// When its timer is due, by the world's clock; `None` if it is down or its clock stands still.
     timer_at: Option<Time>,
     sync: Duration,
@@ -181,6 +183,11 @@ struct Node {
 }
 
 impl Node {
+    /// When the disk has given what is read first.
+    fn read_at(&self) -> Option<Time> {
+        self.reads.front().map(|(at, _)| *at)
+    }
+
     /// Its replica may want to be woken at another time now.
     fn set_timer(&mut self) {
         let due = self.replica.as_ref().map(Replica::poll_timeout);
@@ -265,6 +272,7 @@ impl World {
             inbox: Vec::new(),
             unsynced: None,
             flush_at: None,
+            reads: VecDeque::new(),
             timer_at: None,
             sync: config.sync,
             clock: Clock::default(),
@@ -427,6 +435,7 @@ impl World {
         node.inbox.clear();
         node.unsynced = None;
         node.flush_at = None;
+        node.reads.clear();
         node.timer_at = None;
         node.paused = false;
         node.connected = NodeSet::EMPTY;
@@ -483,6 +492,7 @@ impl World {
         node.sync = sync;
         // What waits for it does not wait longer than it would now.
         node.flush_at = node.flush_at.map(|at| at.min(soon));
+        node.reads.iter_mut().for_each(|(at, _)| *at = soon.min(*at));
     }
 
     /// The node's wall clock jumps.
@@ -620,6 +630,7 @@ impl World {
         let mut next = self.queue.peek().map_or(never, |Reverse((at, ..))| *at);
         for node in self.nodes.iter().filter(|node| !node.paused) {
             next = next.min(node.timer_at.unwrap_or(never)).min(node.flush_at.unwrap_or(never));
+            next = next.min(node.read_at().unwrap_or(never));
         }
         (next < never).then(|| next.max(self.now))
     }
@@ -641,15 +652,18 @@ impl World {
             return true;
         }
         let is_due = |due: Option<Time>| due.is_some_and(|due| due <= at);
-        let found = self
-            .nodes
-            .iter()
-            .position(|node| !node.paused && (is_due(node.flush_at) || is_due(node.timer_at)));
+        let found = self.nodes.iter().position(|node| {
+            let dues = [node.flush_at, node.read_at(), node.timer_at];
+            !node.paused && dues.into_iter().any(is_due)
+        });
         let slot = u8::try_from(found.expect("something was due") + 1).expect("few nodes");
         let id = NodeId::new(slot).expect("slots begin at 1");
         let local = self.local(id);
         if is_due(self.node(id).flush_at) {
             self.flush(id);
+        } else if is_due(self.node(id).read_at()) {
+            let (_, unread) = self.node_mut(id).reads.pop_front().expect("looked at above");
+            self.with_replica(id, |replica| replica.end_read(local, unread.read()));
         } else {
             self.with_replica(id, |replica| replica.tick(local));
         }
@@ -762,6 +776,10 @@ impl World {
         }
         let (now, node) = (self.now, self.node_mut(id));
         node.set_timer();
+        // A disk takes as long to read as to sync.
+        while let Some(unread) = node.replica.as_mut().and_then(Replica::poll_unread) {
+            node.reads.push_back((now.after(node.sync), unread));
+        }
         let needs_flush = node.replica.as_ref().is_some_and(Replica::needs_flush);
         if needs_flush && node.flush_at.is_none() {
             node.flush_at = Some(now);

@@ -25,4 +25,6 @@ mod wal;
 pub use disk::{Disk, DiskFile, FileDisk, MemDisk, MemFile, OpenDirError, Survive};
 pub use entry::{ENTRY_BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, EntryError, EntryHeader};
 pub use format::HardState;
-pub use wal::{Batch, Recovered, Room, TornTail, Unsynced, Wal, WalError, WalOptions};
+pub use wal::{
+    Batch, Found, Recovered, Room, Stretch, TornTail, Unsynced, Wal, WalError, WalOptions,
+};

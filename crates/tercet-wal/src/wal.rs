@@ -271,6 +271,64 @@ impl<F: DiskFile> Unsynced<F> {
     }
 }
 
+/// No more is read from the disk at a time, but an entry that is longer: others share the disk, and
+/// wait while it reads.
+const STRETCH_BYTES_MAX: u64 = 256 << 10;
+
+/// What [`Wal::find`] finds.
+#[derive(Debug)]
+pub enum Found<F> {
+    /// These entries, which are in memory.
+    InMemory(Vec<Entry>),
+    /// Entries that are to be read.
+    OnDisk(Stretch<F>),
+}
+
+/// Entries that stand on disk one behind the other.
+#[derive(Debug)]
+pub struct Stretch<F> {
+    file: Arc<F>,
+    path: String,
+    first: u64,
+    places: Vec<Place>,
+}
+
+impl<F: DiskFile> Stretch<F> {
+    /// Reads and verifies them, up to the first that is damaged.
+    ///
+    /// # Errors
+    /// [`WalError::Faulty`] if that is the first one: tell [`Wal::note_faulty`].
+    pub fn read(self) -> Result<Vec<Entry>, WalError> {
+        match self.read_places(&self.places) {
+            // One of them cannot be read: the others are still to be had.
+            Err(WalError::Faulty { .. }) => self.read_places(&self.places[..1]),
+            result => result,
+        }
+    }
+
+    fn read_places(&self, places: &[Place]) -> Result<Vec<Entry>, WalError> {
+        let start = places[0].offset;
+        let end = places[places.len() - 1].end();
+        let mut buffer = vec![0; to_usize(end - u64::from(start))];
+        fill(&*self.file, &self.path, &mut buffer, u64::from(start), self.first)?;
+        let buffer = Bytes::from(buffer);
+        let mut entries = Vec::with_capacity(places.len());
+        for (place, index) in places.iter().zip(self.first..) {
+            let from = (place.offset - start) as usize;
+            match Entry::parse(buffer.slice(from..from + place.bytes as usize)) {
+                Ok(entry) if entry.header.index == index && place.is_of(&entry.header) => {
+                    entries.push(entry);
+                }
+                Ok(_) | Err(_) if entries.is_empty() => {
+                    return Err(WalError::Faulty { index, term: 0 });
+                }
+                Ok(_) | Err(_) => break,
+            }
+        }
+        Ok(entries)
+    }
+}
+
 /// A write-ahead log; see the crate's head.
 #[derive(Debug)]
 pub struct Wal<D: Disk> {
@@ -681,11 +739,31 @@ impl<D: Disk> Wal<D> {
     /// If `first..=last` is not in the log.
     pub fn read(
         &self,
-        _disk: &D,
+        disk: &D,
         first: u64,
         last: u64,
         bytes_max: u64,
     ) -> Result<Vec<Entry>, WalError> {
+        match self.find(disk, first, last, bytes_max)? {
+            Found::InMemory(entries) => Ok(entries),
+            Found::OnDisk(stretch) => stretch.read(),
+        }
+    }
+
+    /// Finds what [`Self::read`] gives: what is not in memory is left to be read, on any thread.
+    ///
+    /// # Errors
+    /// As of [`Self::read`].
+    ///
+    /// # Panics
+    /// If `first..=last` is not in the log.
+    pub fn find(
+        &self,
+        _disk: &D,
+        first: u64,
+        last: u64,
+        bytes_max: u64,
+    ) -> Result<Found<D::File>, WalError> {
         assert!(
             first >= 1 && first <= last && last <= self.last_index(),
             "{first}..={last} is in the log, which ends at {}",
@@ -704,9 +782,10 @@ impl<D: Disk> Wal<D> {
                 }
                 entries.push(entry.clone());
             }
-            return Ok(entries);
+            return Ok(Found::InMemory(entries));
         }
-        self.read_disk(first, last.min(self.kept()), bytes_max)
+        let bytes_max = bytes_max.min(STRETCH_BYTES_MAX);
+        self.find_on_disk(first, last.min(self.kept()), bytes_max).map(Found::OnDisk)
     }
 
     // --- where entries stand ---
@@ -805,47 +884,22 @@ impl<D: Disk> Wal<D> {
 
     // --- reading ---
 
-    /// Reads a stretch of one segment at a time.
-    fn read_disk(&self, first: u64, last: u64, bytes_max: u64) -> Result<Vec<Entry>, WalError> {
+    /// A stretch of one segment.
+    fn find_on_disk(
+        &self,
+        first: u64,
+        last: u64,
+        bytes_max: u64,
+    ) -> Result<Stretch<D::File>, WalError> {
         if let Some(header) = self.faulty.get(&first) {
             return Err(WalError::Faulty { index: first, term: header.term });
         }
         let next_faulty = self.faulty.range(first..=last).next().map(|(index, _)| index - 1);
         let (position, places) = self.places(first, next_faulty.unwrap_or(last), bytes_max)?;
-        match self.read_stretch(position, first, &places) {
-            // One of them cannot be read: the others are still to be had.
-            Err(WalError::Faulty { .. }) => self.read_stretch(position, first, &places[..1]),
-            result => result,
-        }
-    }
-
-    /// Reads entries that stand one behind the other, up to the first that is damaged.
-    fn read_stretch(
-        &self,
-        position: usize,
-        first: u64,
-        places: &[Place],
-    ) -> Result<Vec<Entry>, WalError> {
-        let start = places[0].offset;
-        let end = places[places.len() - 1].end();
-        let mut buffer = vec![0; to_usize(end - u64::from(start))];
-        self.note_read(position, u64::from(start)..end);
-        self.fill(&self.segments[position], &mut buffer, u64::from(start), first)?;
-        let buffer = Bytes::from(buffer);
-        let mut entries = Vec::with_capacity(places.len());
-        for (place, index) in places.iter().zip(first..) {
-            let from = (place.offset - start) as usize;
-            match Entry::parse(buffer.slice(from..from + place.bytes as usize)) {
-                Ok(entry) if entry.header.index == index && place.is_of(&entry.header) => {
-                    entries.push(entry);
-                }
-                Ok(_) | Err(_) if entries.is_empty() => {
-                    return Err(WalError::Faulty { index, term: 0 });
-                }
-                Ok(_) | Err(_) => break,
-            }
-        }
-        Ok(entries)
+        self.note_read(position, u64::from(places[0].offset)..places[places.len() - 1].end());
+        let segment = &self.segments[position];
+        let (file, path) = (Arc::clone(&segment.file), segment.name.clone());
+        Ok(Stretch { file, path, first, places })
     }
 
     /// A part of a segment is about to be read.
@@ -858,26 +912,11 @@ impl<D: Disk> Wal<D> {
         }
     }
 
-    /// Reads at an offset; bytes that the disk cannot give are damage to the entry `index`.
-    fn fill(
-        &self,
-        segment: &Segment<D::File>,
-        buffer: &mut [u8],
-        offset: u64,
-        index: u64,
-    ) -> Result<(), WalError> {
-        match read_full(&*segment.file, buffer, offset) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(WalError::Lost { path: segment.name.clone() }),
-            Err(error) if is_unreadable(&error) => Err(WalError::Faulty { index, term: 0 }),
-            Err(error) => Err(io_error("read", &segment.name)(error)),
-        }
-    }
-
     fn header_on_disk(&self, index: u64) -> Result<EntryHeader, WalError> {
         let (position, place) = self.place(index)?;
         let mut bytes = [0; ENTRY_HEADER_BYTES];
-        self.fill(&self.segments[position], &mut bytes, u64::from(place.offset), index)?;
+        let Segment { file, name, .. } = &self.segments[position];
+        fill(&**file, name, &mut bytes, u64::from(place.offset), index)?;
         EntryHeader::peek(&bytes)
             .ok()
             .filter(|header| header.index == index && place.is_of(header))
@@ -1018,7 +1057,7 @@ impl<D: Disk> Wal<D> {
                 index += 1;
                 continue;
             }
-            match self.read_disk(index, end, bytes_max - bytes) {
+            match self.find_on_disk(index, end, bytes_max - bytes).and_then(Stretch::read) {
                 Ok(entries) => {
                     bytes += entries.iter().map(|entry| entry.frame.len() as u64).sum::<u64>();
                     index += entries.len() as u64;
@@ -1084,7 +1123,7 @@ impl<D: Disk> Wal<D> {
         };
         let length = (last.offset - first.offset) as usize + FRAME_HEADER_BYTES;
         let mut buffer = vec![0; length];
-        match self.fill(segment, &mut buffer, u64::from(first.offset), 0) {
+        match fill(&*segment.file, &segment.name, &mut buffer, u64::from(first.offset), 0) {
             Ok(()) => {}
             Err(WalError::Faulty { .. }) => return Ok(false),
             Err(error) => return Err(error),
@@ -1177,6 +1216,22 @@ pub(crate) fn write_over<F: DiskFile>(file: &F, bytes: &[u8], offset: u64) -> io
 }
 
 /// Fills the buffer; `false` if the file ends before.
+/// Reads at an offset; bytes that the disk cannot give are damage to the entry `index`.
+fn fill<F: DiskFile>(
+    file: &F,
+    path: &str,
+    buffer: &mut [u8],
+    offset: u64,
+    index: u64,
+) -> Result<(), WalError> {
+    match read_full(file, buffer, offset) {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(WalError::Lost { path: path.to_owned() }),
+        Err(error) if is_unreadable(&error) => Err(WalError::Faulty { index, term: 0 }),
+        Err(error) => Err(io_error("read", path)(error)),
+    }
+}
+
 pub(crate) fn read_full<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
     let mut filled = 0;
     while filled < buffer.len() {

@@ -20,10 +20,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use tercet_raft::{
-    BarrierId, DropReason, Event, Incarnation, Index, Input, Message, NodeId, NodeSet, Output,
-    Profile, Proposal, ProposalId, Raft, Refusal, RoleKind, Time, TransferError, WriteId,
+    BarrierId, DropReason, Envelope, Event, Incarnation, Index, Input, Message, NodeId, NodeSet,
+    Output, Profile, Proposal, ProposalId, Raft, Refusal, RoleKind, Time, TransferError, WriteId,
 };
-use tercet_wal::{Disk, ENTRY_HEADER_BYTES, Entry, Room, Unsynced, Wal, WalError};
+use tercet_wal::{
+    Disk, DiskFile, ENTRY_HEADER_BYTES, Entry, Room, Stretch, Unsynced, Wal, WalError,
+};
 
 use self::open::LOST_DIR;
 use self::repair::Scrub;
@@ -89,6 +91,30 @@ struct Incoming {
     accepted: VecDeque<(u64, Proposing)>,
 }
 
+/// Entries for a peer that stand on this node's disk. They are to be read, on any thread; then
+/// [`Replica::end_read`] is due.
+#[derive(Debug)]
+pub struct Unread<F> {
+    to: NodeId,
+    number: u64,
+    stretch: Stretch<F>,
+}
+
+impl<F: DiskFile> Unread<F> {
+    /// Reads and verifies them.
+    pub fn read(self) -> WasRead {
+        WasRead { to: self.to, number: self.number, entries: self.stretch.read() }
+    }
+}
+
+/// What became of an [`Unread`].
+#[derive(Debug)]
+pub struct WasRead {
+    to: NodeId,
+    number: u64,
+    entries: Result<Vec<Entry>, WalError>,
+}
+
 /// A replica of a cluster that is formed.
 #[derive(Debug)]
 struct Running<D: Disk> {
@@ -117,6 +143,11 @@ struct Running<D: Disk> {
     /// Confirmed barriers that wait for their index to be applied.
     barriers: BTreeMap<u64, Vec<u64>>,
     next_proposal: u64,
+    /// What is to be read from the disk before it is sent …
+    unread: VecDeque<Unread<D::File>>,
+    /// … and for whom, with the message that it goes into, until it was read.
+    reading: BTreeMap<NodeId, (u64, Envelope)>,
+    next_unread: u64,
     /// Where entries are made: one piece of memory for many.
     arena: BytesMut,
     /// The head of the records that are looked at.
@@ -663,6 +694,28 @@ impl<D: Disk> Replica<D> {
         self.step(now, Input::Durable { write }, Incoming::default())
     }
 
+    /// Entries that are to be read from the disk, to be sent: here or on another thread. At most
+    /// one piece for each peer is under way.
+    pub fn poll_unread(&mut self) -> Option<Unread<D::File>> {
+        match &mut self.phase {
+            Phase::Forming(_) => None,
+            Phase::Running(running) => running.unread.pop_front(),
+        }
+    }
+
+    /// What [`Self::poll_unread`] gave was read: sends it, if it is still wanted.
+    ///
+    /// # Errors
+    /// [`Fatal`]: stop.
+    pub fn end_read(&mut self, now: Time, was_read: WasRead) -> Result<(), Fatal> {
+        let Phase::Running(running) = &mut self.phase else {
+            return Ok(());
+        };
+        let connected = self.connected.contains(was_read.to);
+        running.send_read(now, was_read, connected, &mut self.effects)?;
+        self.carry_out(now, Incoming::default())
+    }
+
     /// The write and sync of a flush that ended now took so long.
     ///
     /// A leader whose disk has become slow, ten times its usual for two seconds, hands leadership
@@ -740,11 +793,19 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Steps the core and does what it wants done.
-    fn step(&mut self, now: Time, input: Input, mut incoming: Incoming) -> Result<(), Fatal> {
+    fn step(&mut self, now: Time, input: Input, incoming: Incoming) -> Result<(), Fatal> {
         let Phase::Running(running) = &mut self.phase else {
             unreachable!("the core is stepped only when the cluster is formed");
         };
         running.raft.step(now, input);
+        self.carry_out(now, incoming)
+    }
+
+    /// Does what the core wants done.
+    fn carry_out(&mut self, now: Time, mut incoming: Incoming) -> Result<(), Fatal> {
+        let Phase::Running(running) = &mut self.phase else {
+            unreachable!("the core is stepped only when the cluster is formed");
+        };
         while let Some(output) = running.raft.poll_output() {
             match output {
                 Output::Write(write) => {

@@ -2,11 +2,13 @@
 
 use std::collections::VecDeque;
 
-use tercet_raft::{EntryKind, EntryMeta, Envelope, Index, Input, Message, NodeId, Time, Write};
+use tercet_raft::{
+    EntryKind, EntryMeta, Envelope, Index, Input, Message, NodeId, RoleKind, Time, Write,
+};
 use tercet_seeded::{Bug, has};
-use tercet_wal::{Batch, Disk, Entry, EntryHeader, HardState, WalError};
+use tercet_wal::{Batch, Disk, Entry, EntryHeader, Found, HardState, WalError};
 
-use super::{Incoming, Running};
+use super::{Incoming, Running, Unread, WasRead};
 use crate::content::{KIND_NOOP, KIND_READMIT, meta_of};
 use crate::error::{Fatal, fatal};
 use crate::io::{Effect, PeerMessage, SubmitError};
@@ -132,12 +134,13 @@ impl<D: Disk> Running<D> {
         }
     }
 
-    /// Sends the entries that the core asked for, as many as fit, and says how many that were.
+    /// Sends the entries that the core asked for, as many as fit, and says how many that were; what
+    /// is not in memory is read first, beside this thread.
     #[allow(clippy::too_many_arguments, reason = "the parts of one output and of the replica")]
     pub(super) fn send(
         &mut self,
         now: Time,
-        mut envelope: Envelope,
+        envelope: Envelope,
         last: Index,
         bytes_max: u64,
         connected: bool,
@@ -145,30 +148,80 @@ impl<D: Disk> Running<D> {
         effects: &mut VecDeque<Effect>,
     ) -> Result<(), Fatal> {
         let to = envelope.to;
+        let Message::Append { prev, .. } = &envelope.message else {
+            unreachable!("entries travel in an Append");
+        };
+        let first = prev.index.next();
+        if !connected {
+            self.raft.step(now, Input::Sent { to, last: prev.index, bytes: 0 });
+            return Ok(());
+        }
+        let found = match self.wal.find(disk, first.0, last.0, bytes_max) {
+            Ok(Found::OnDisk(stretch)) => {
+                let number = self.next_unread;
+                self.next_unread += 1;
+                self.unread.push_back(Unread { to, number, stretch });
+                self.reading.insert(to, (number, envelope));
+                return Ok(());
+            }
+            Ok(Found::InMemory(entries)) => Ok(entries),
+            Err(error) => Err(error),
+        };
+        self.send_found(now, envelope, found, effects)
+    }
+
+    /// What was to be read for a peer was read, or could not be: sends it, if it is still wanted.
+    pub(super) fn send_read(
+        &mut self,
+        now: Time,
+        was_read: WasRead,
+        connected: bool,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), Fatal> {
+        let WasRead { to, number, entries } = was_read;
+        // The core may have asked anew since, after a link was lost.
+        if self.reading.get(&to).is_none_or(|(awaited, _)| *awaited != number) {
+            return Ok(());
+        }
+        let (_, envelope) = self.reading.remove(&to).expect("looked at above");
+        // Of an earlier leadership: what was read may have been cut off meanwhile.
+        if self.raft.role() != RoleKind::Leader || self.raft.term() != envelope.term {
+            return Ok(());
+        }
+        let entries = if connected { entries } else { Ok(Vec::new()) };
+        self.send_found(now, envelope, entries, effects)
+    }
+
+    fn send_found(
+        &mut self,
+        now: Time,
+        mut envelope: Envelope,
+        found: Result<Vec<Entry>, WalError>,
+        effects: &mut VecDeque<Effect>,
+    ) -> Result<(), Fatal> {
+        let to = envelope.to;
         let Message::Append { prev, entries: metas, .. } = &mut envelope.message else {
             unreachable!("entries travel in an Append");
         };
-        let mut sent = prev.index;
-        let mut bytes = 0;
-        if connected {
-            let entries = match self.wal.read(disk, prev.index.0 + 1, last.0, bytes_max) {
-                Err(WalError::Faulty { index, .. }) => {
-                    self.note_damage(now, index)?;
-                    self.raft.step(now, Input::Sent { to, last: sent, bytes });
-                    return Ok(());
-                }
-                read => read.map_err(fatal)?,
-            };
-            for entry in &entries {
-                metas.push(meta_of(entry));
-                bytes += entry.frame.len() as u64;
+        let entries = match found {
+            Err(WalError::Faulty { index, .. }) => {
+                self.note_damage(now, index)?;
+                Vec::new()
             }
-            sent = Index(prev.index.0 + entries.len() as u64);
+            found => found.map_err(fatal)?,
+        };
+        let last = Index(prev.index.0 + entries.len() as u64);
+        let mut bytes = 0;
+        for entry in &entries {
+            metas.push(meta_of(entry));
+            bytes += entry.frame.len() as u64;
+        }
+        if !entries.is_empty() {
             let cluster_id = self.cluster_id;
             let message = PeerMessage::Raft { cluster_id, envelope, entries };
             effects.push_back(Effect::Send { to, message });
         }
-        self.raft.step(now, Input::Sent { to, last: sent, bytes });
+        self.raft.step(now, Input::Sent { to, last, bytes });
         Ok(())
     }
 
