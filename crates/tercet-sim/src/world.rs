@@ -351,6 +351,11 @@ impl World {
         logged.and_then(Result::ok).unwrap_or_default()
     }
 
+    /// How many pieces of its log a node reads from its disk now, to send them.
+    pub fn reads_under_way(&self, id: NodeId) -> usize {
+        self.node(id).reads.len()
+    }
+
     /// Whether a node's process exists.
     pub fn is_up(&self, id: NodeId) -> bool {
         self.node(id).replica.is_some()

@@ -49,7 +49,7 @@ fn three_nodes_modern() {
 
 #[test]
 fn five_nodes_modern() {
-    busy(5, Profile::Modern, 10_000..10_600);
+    busy(5, Profile::Modern, 10_000..13_000);
 }
 
 #[test]

@@ -20,11 +20,11 @@ mod format;
 pub mod inspect;
 mod places;
 mod recover;
+mod stretch;
 mod wal;
 
 pub use disk::{Disk, DiskFile, FileDisk, MemDisk, MemFile, OpenDirError, Survive};
 pub use entry::{ENTRY_BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, EntryError, EntryHeader};
 pub use format::HardState;
-pub use wal::{
-    Batch, Found, Recovered, Room, Stretch, TornTail, Unsynced, Wal, WalError, WalOptions,
-};
+pub use stretch::{Found, Stretch};
+pub use wal::{Batch, Recovered, Room, TornTail, Unsynced, Wal, WalError, WalOptions};

@@ -25,9 +25,10 @@ use crate::format::{
     SEAL_BYTES, SEAL_OFFSET, SEGMENT_HEADER_BYTES, Seal, SegmentHeader,
 };
 use crate::places::{Contents, Place, Points, SUMMARY_OFFSET, Summary, cut_lists};
+use crate::stretch::read_full;
 use crate::wal::{
-    FOLDER, Recovered, Segment, TornTail, Wal, WalError, io_error, read_full, segment_name,
-    to_usize, write_over,
+    FOLDER, Recovered, Segment, TornTail, Wal, WalError, io_error, segment_name, to_usize,
+    write_over,
 };
 
 /// A frame, as it was found.

@@ -6,7 +6,6 @@ use std::io;
 use std::ops::Range;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tercet_seeded::{Bug, has};
 
 use crate::cached::CachedReads;
@@ -20,6 +19,7 @@ use crate::places::{
     Contents, POINTS_MAX, Place, Points, SUMMARY_BYTES_MAX, SUMMARY_OFFSET, Summary, Walked, walk,
 };
 use crate::recover;
+use crate::stretch::{Found, STRETCH_BYTES_MAX, Stretch, fill, read_full};
 
 /// The folder of the segments.
 pub(crate) const FOLDER: &str = "wal";
@@ -268,64 +268,6 @@ impl<F: DiskFile> Unsynced<F> {
             Err(_) if has(Bug::RetrySync) => self.file.sync(),
             result => result,
         }
-    }
-}
-
-/// No more is read from the disk at a time, but an entry that is longer: others share the disk, and
-/// wait while it reads.
-const STRETCH_BYTES_MAX: u64 = 256 << 10;
-
-/// What [`Wal::find`] finds.
-#[derive(Debug)]
-pub enum Found<F> {
-    /// These entries, which are in memory.
-    InMemory(Vec<Entry>),
-    /// Entries that are to be read.
-    OnDisk(Stretch<F>),
-}
-
-/// Entries that stand on disk one behind the other.
-#[derive(Debug)]
-pub struct Stretch<F> {
-    file: Arc<F>,
-    path: String,
-    first: u64,
-    places: Vec<Place>,
-}
-
-impl<F: DiskFile> Stretch<F> {
-    /// Reads and verifies them, up to the first that is damaged.
-    ///
-    /// # Errors
-    /// [`WalError::Faulty`] if that is the first one: tell [`Wal::note_faulty`].
-    pub fn read(self) -> Result<Vec<Entry>, WalError> {
-        match self.read_places(&self.places) {
-            // One of them cannot be read: the others are still to be had.
-            Err(WalError::Faulty { .. }) => self.read_places(&self.places[..1]),
-            result => result,
-        }
-    }
-
-    fn read_places(&self, places: &[Place]) -> Result<Vec<Entry>, WalError> {
-        let start = places[0].offset;
-        let end = places[places.len() - 1].end();
-        let mut buffer = vec![0; to_usize(end - u64::from(start))];
-        fill(&*self.file, &self.path, &mut buffer, u64::from(start), self.first)?;
-        let buffer = Bytes::from(buffer);
-        let mut entries = Vec::with_capacity(places.len());
-        for (place, index) in places.iter().zip(self.first..) {
-            let from = (place.offset - start) as usize;
-            match Entry::parse(buffer.slice(from..from + place.bytes as usize)) {
-                Ok(entry) if entry.header.index == index && place.is_of(&entry.header) => {
-                    entries.push(entry);
-                }
-                Ok(_) | Err(_) if entries.is_empty() => {
-                    return Err(WalError::Faulty { index, term: 0 });
-                }
-                Ok(_) | Err(_) => break,
-            }
-        }
-        Ok(entries)
     }
 }
 
@@ -1216,34 +1158,6 @@ pub(crate) fn write_over<F: DiskFile>(file: &F, bytes: &[u8], offset: u64) -> io
 }
 
 /// Fills the buffer; `false` if the file ends before.
-/// Reads at an offset; bytes that the disk cannot give are damage to the entry `index`.
-fn fill<F: DiskFile>(
-    file: &F,
-    path: &str,
-    buffer: &mut [u8],
-    offset: u64,
-    index: u64,
-) -> Result<(), WalError> {
-    match read_full(file, buffer, offset) {
-        Ok(true) => Ok(()),
-        Ok(false) => Err(WalError::Lost { path: path.to_owned() }),
-        Err(error) if is_unreadable(&error) => Err(WalError::Faulty { index, term: 0 }),
-        Err(error) => Err(io_error("read", path)(error)),
-    }
-}
-
-pub(crate) fn read_full<F: DiskFile>(file: &F, buffer: &mut [u8], offset: u64) -> io::Result<bool> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        let n = file.read_at(&mut buffer[filled..], offset + filled as u64)?;
-        if n == 0 {
-            return Ok(false);
-        }
-        filled += n;
-    }
-    Ok(true)
-}
-
 /// How many zeros follow a frame and go before its identifiers, so that blocks that are written for
 /// the first time are written whole: else the system reads them first. Beyond both is unused room,
 /// which is zeros.

@@ -103,7 +103,7 @@ pub struct Unread<F> {
 impl<F: DiskFile> Unread<F> {
     /// Reads and verifies them.
     pub fn read(self) -> WasRead {
-        WasRead { to: self.to, number: self.number, entries: self.stretch.read() }
+        WasRead { to: self.to, number: self.number, entries: self.stretch.read_alone() }
     }
 }
 
