@@ -273,3 +273,27 @@ fn real_traces_are_refused_without_any_of_their_votes_and_commits() {
     }
     assert_eq!(refused.len(), 6, "{refused:?}");
 }
+
+/// Nothing tells in which order a promise and what was appended behind it came to the disk of a node
+/// that died.
+#[test]
+fn a_promise_may_be_durable_without_what_was_on_its_way_before_it_was_seen() {
+    use Action::{Crash, Follow, Promise, Put};
+    let good = good();
+    let before = at(&good, &Line::Did(Promise(3)));
+    let dies_with = |terms: &[u64], vote: Option<u8>| {
+        let mut lines = good[..before].to_vec();
+        lines.extend(did(&[Put(1, None), Crash(3)]));
+        let mut found = disk(1, vote, terms, 33, false);
+        found.readmits.extend((terms.len() > 1).then_some((2, (3, 33))));
+        lines.push(Line::Found(3, found, vec![Follow(3, 1, 3), Promise(3)]));
+        check(&lines)
+    };
+    for terms in [&[1, 1][..], &[1, 1, 1]] {
+        for vote in [None, Some(1)] {
+            assert_eq!(dies_with(terms, vote), Ok(()), "{terms:?}, {vote:?}");
+        }
+    }
+    // What was durable before is there in any order.
+    assert_eq!(dies_with(&[1], Some(1)), Err("Start: with what was durable".to_owned()));
+}
