@@ -12,7 +12,7 @@ use crate::wal::{WalError, io_error, to_usize};
 
 /// No more is read from the disk at a time, but an entry that is longer: others share the disk, and
 /// wait while it reads.
-pub(crate) const STRETCH_BYTES_MAX: u64 = 256 << 10;
+pub(crate) const STRETCH_BYTES_MAX: u64 = 512 << 10;
 /// A system that is asked for more may ask the disk for all of it at once.
 const READ_AT_A_TIME: usize = 512 << 10;
 
