@@ -16,7 +16,7 @@ pub(crate) const STRETCH_BYTES_MAX: u64 = 512 << 10;
 /// A system that is asked for more may ask the disk for all of it at once.
 const READ_AT_A_TIME: usize = 512 << 10;
 
-/// What [`Wal::find`] finds.
+/// What [`Wal::find`](crate::Wal::find) finds.
 #[derive(Debug)]
 pub enum Found<F> {
     /// These entries, which are in memory.
@@ -39,7 +39,7 @@ impl<F: DiskFile> Stretch<F> {
     /// Reads and verifies them, up to the first that is damaged.
     ///
     /// # Errors
-    /// [`WalError::Faulty`] if that is the first one: tell [`Wal::note_faulty`].
+    /// [`WalError::Faulty`] if that is the first one: tell [`Wal::note_faulty`](crate::Wal::note_faulty).
     pub fn read(self) -> Result<Vec<Entry>, WalError> {
         match self.read_places(&self.places) {
             // One of them cannot be read: the others are still to be had.

@@ -670,8 +670,8 @@ impl<D: Disk> Wal<D> {
         }
     }
 
-    /// Entries from `first` to at most `last`: as many as fit into `bytes_max` and stand before the
-    /// first faulty one, one at least. Verified.
+    /// Entries from `first` to at most `last`: as many as fit into `bytes_max` (from the disk 512 KiB
+    /// at most) and stand before the first faulty one, one at least. Verified.
     ///
     /// # Errors
     /// [`WalError::Faulty`] if what is on disk of the first one is not what was written: tell
