@@ -173,6 +173,18 @@ pub enum FetchOutcome {
     Absent,
 }
 
+impl Message {
+    /// Up to where it says that its sender's disk holds the log.
+    pub(crate) const fn accepted(&self) -> Option<Index> {
+        let (Self::AppendReply { outcome: AppendOutcome::Accepted { last }, .. }
+        | Self::LearnerReply { outcome: Some(AppendOutcome::Accepted { last }) }) = self
+        else {
+            return None;
+        };
+        Some(*last)
+    }
+}
+
 /// The outcome of an [`Message::Append`].
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum AppendOutcome {

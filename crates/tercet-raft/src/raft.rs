@@ -647,6 +647,8 @@ impl Raft {
             for (_, last, _) in &mut self.writes {
                 *last = (*last).min(from.prev());
             }
+            // Nor will what waits to be said of it ever be true.
+            self.held.retain(|(_, envelope)| envelope.message.accepted() < Some(from));
             self.event(Event::Truncated { from, to });
         }
         let first = self.log.last().index.next();

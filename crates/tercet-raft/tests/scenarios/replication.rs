@@ -3,11 +3,11 @@
 
 use tercet_raft::Profile::{Modern, Paper};
 use tercet_raft::{
-    DenyReason, Event, Index, Input, LogPos, Message, Profile, ProgressKind, Proposal, ProposalId,
-    Refusal, RoleKind, Rules,
+    AppendOutcome, DenyReason, Event, Index, Input, LogPos, Message, Profile, ProgressKind,
+    Proposal, ProposalId, Refusal, RoleKind, Rules,
 };
 
-use crate::support::{Net, accepted, node};
+use crate::support::{Net, Packet, accepted, node};
 use crate::{assert_logs, commit, denials, role, voted_for};
 
 /// §5.3: a follower commits what the leader's next message tells it to.
@@ -461,4 +461,38 @@ fn room_comes_back_entry_by_entry() {
     net.elect(1);
     let large = net.submit(1);
     assert_eq!(net.applied(1), [large]);
+}
+
+/// What waits for the disk to be said of entries that were cut meanwhile is not said: the disk never
+/// gets them.
+#[test]
+fn an_acknowledgement_of_what_was_cut_before_it_was_durable_is_not_sent() {
+    for profile in [Modern, Paper] {
+        let mut net = Net::new(5, profile);
+        net.elect(1);
+        net.submit(1);
+        net.slow(2, true);
+        net.propose(1);
+        net.settle_only(|envelope| envelope.to == node(2));
+        assert_eq!(net.terms(2), net.terms(1), "{profile:?}: in memory");
+        net.cut_off(&[1]);
+        net.take_wire(|_| true);
+        net.elect(3);
+        net.submit(3);
+        assert_eq!(net.terms(2), net.terms(3), "{profile:?}: cut, and the new leader's appended");
+        assert!(!net.pending_writes(2).is_empty());
+        net.take_wire(|_| true);
+        net.sync(2);
+        let accepts = |packet: &Packet| {
+            let Message::AppendReply { outcome: AppendOutcome::Accepted { last }, .. } =
+                packet.envelope.message
+            else {
+                return None;
+            };
+            Some((packet.envelope.to, last))
+        };
+        let said: Vec<_> = net.wire.iter().filter_map(accepts).collect();
+        assert!(said.iter().all(|(to, _)| *to == node(3)), "{profile:?}: {said:?}");
+        assert!(!said.is_empty(), "{profile:?}: what the new leader sent is acknowledged");
+    }
 }
