@@ -106,20 +106,6 @@ fn a_leader_whose_disk_becomes_slow_hands_over() {
     }
 }
 
-/// Whose disk is slow for a moment leads on, and no client notices: two others have it.
-#[test]
-fn a_leaders_hiccup_does_not_slow_the_others() {
-    for seed in 0..10 {
-        let mut cluster = Cluster::new(seed);
-        let leader = cluster.leader();
-        let before = cluster.load(Duration::from_secs(1));
-        cluster.world.set_sync(leader, Duration::from_millis(100));
-        let during = cluster.load(Duration::from_secs(1));
-        assert!(during * 10 >= before * 9, "seed {seed}: {before} submits before, {during} after");
-        assert_eq!(cluster.leader(), leader);
-    }
-}
-
 /// What is answered before the leader's own disk has it is kept by the others; the leader shows it
 /// when its disk has it, and knows at once that a retry is one.
 #[test]
@@ -160,17 +146,22 @@ fn what_the_leaders_disk_lacks_is_answered_and_kept() {
     }
 }
 
+/// A majority does without it. (A leader that is slow for longer hands over.)
 #[test]
-fn a_slow_or_stalled_follower_does_not_slow_the_others() {
-    for (seed, sync_ms) in [(1, 40), (2, 500), (3, 20_000)] {
-        let mut cluster = Cluster::new(seed);
-        let leader = cluster.leader();
-        let follower = cluster.world.node_ids().into_iter().find(|id| *id != leader).unwrap();
-        let before = cluster.load(Duration::from_secs(2));
-        cluster.world.set_sync(follower, Duration::from_millis(sync_ms));
-        let during = cluster.load(Duration::from_secs(2));
-        assert!(during * 10 >= before * 9, "{before} submits before, {during} with {sync_ms} ms");
-        assert_eq!(cluster.leader(), leader);
+fn one_slow_disk_does_not_slow_the_others() {
+    for seed in 0..5 {
+        for (leads, sync_ms) in [(true, 100), (false, 40), (false, 500), (false, 20_000)] {
+            let mut cluster = Cluster::new(seed);
+            let leader = cluster.leader();
+            let slow = |id: &NodeId| (*id == leader) == leads;
+            let slow = cluster.world.node_ids().into_iter().find(slow).unwrap();
+            let before = cluster.load(Duration::from_secs(1));
+            cluster.world.set_sync(slow, Duration::from_millis(sync_ms));
+            let during = cluster.load(Duration::from_secs(1));
+            let what = format!("seed {seed}, {sync_ms} ms on {slow}, {leader} leads");
+            assert!(during * 10 >= before * 9, "{what}: {before} submits before, {during} then");
+            assert_eq!(cluster.leader(), leader, "{what}");
+        }
     }
 }
 

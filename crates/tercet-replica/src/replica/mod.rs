@@ -435,9 +435,12 @@ impl<D: Disk> Replica<D> {
     /// [`Fatal`]: stop.
     pub fn link_lost(&mut self, now: Time, peer: NodeId) -> Result<(), Fatal> {
         self.connected.remove(peer);
-        match self.phase {
+        match &mut self.phase {
             Phase::Forming(_) => Ok(()),
-            Phase::Running(_) => self.step(now, Input::LinkLost { peer }, Incoming::default()),
+            Phase::Running(running) => {
+                running.reading.remove(&peer);
+                self.step(now, Input::LinkLost { peer }, Incoming::default())
+            }
         }
     }
 
@@ -694,8 +697,8 @@ impl<D: Disk> Replica<D> {
         self.step(now, Input::Durable { write }, Incoming::default())
     }
 
-    /// Entries that are to be read from the disk, to be sent: here or on another thread. At most
-    /// one piece for each peer is under way.
+    /// Entries that are to be read from the disk, to be sent: here or on another thread. One piece
+    /// for each peer is under way, and what a link that was lost leaves behind.
     pub fn poll_unread(&mut self) -> Option<Unread<D::File>> {
         match &mut self.phase {
             Phase::Forming(_) => None,
@@ -711,8 +714,7 @@ impl<D: Disk> Replica<D> {
         let Phase::Running(running) = &mut self.phase else {
             return Ok(());
         };
-        let connected = self.connected.contains(was_read.to);
-        running.send_read(now, was_read, connected, &mut self.effects)?;
+        running.send_read(now, was_read, &mut self.effects)?;
         self.carry_out(now, Incoming::default())
     }
 

@@ -175,11 +175,10 @@ impl<D: Disk> Running<D> {
         &mut self,
         now: Time,
         was_read: WasRead,
-        connected: bool,
         effects: &mut VecDeque<Effect>,
     ) -> Result<(), Fatal> {
         let WasRead { to, number, entries } = was_read;
-        // The core may have asked anew since, after a link was lost.
+        // A link was lost since, and the core may have asked anew.
         if self.reading.get(&to).is_none_or(|(awaited, _)| *awaited != number) {
             return Ok(());
         }
@@ -188,7 +187,6 @@ impl<D: Disk> Running<D> {
         if self.raft.role() != RoleKind::Leader || self.raft.term() != envelope.term {
             return Ok(());
         }
-        let entries = if connected { entries } else { Ok(Vec::new()) };
         self.send_found(now, envelope, entries, effects)
     }
 

@@ -194,10 +194,10 @@ impl World for Plain {
             StepKind::Restart(nodes) => {
                 let cluster = self.cluster("restart")?;
                 let is_down = |id: &usize| !lock(cluster).is_running(*id);
-                let ids = self.ids(nodes)?;
                 // All: those that are down.
-                let chosen = ids.into_iter().filter(|id| *nodes != NodeRefs::All || is_down(id));
-                chosen.collect::<Vec<_>>().into_iter().try_for_each(|id| self.restart(id))
+                let mut ids = self.ids(nodes)?;
+                ids.retain(|id| *nodes != NodeRefs::All || is_down(id));
+                ids.into_iter().try_for_each(|id| self.restart(id))
             }
             StepKind::Wipe { nodes, what: Wipe::All } => {
                 self.ids(nodes)?.into_iter().try_for_each(|id| self.wipe(id))
