@@ -12,7 +12,7 @@ use support::{
     submit_anywhere, value, values,
 };
 use tercet_raft::NodeId;
-use tercet_sim::{Answer, Link, World, WorldConfig};
+use tercet_sim::{Answer, Happened, Link, What, World, WorldConfig};
 use tercet_wal::Survive;
 
 /// What happens while the leader reads.
@@ -76,9 +76,20 @@ fn whatever_happens_while_the_leader_reads_the_follower_is_brought_level() {
                 assert!(took > Duration::from_millis(250), "{took:?}: it was read at once");
             }
             Meanwhile::LinkBroken => {
+                let stored = |world: &World| {
+                    let raft = world.replica(reader)?.raft()?.status();
+                    raft.peers.iter().find(|peer| peer.node == lags).map(|peer| peer.matched)
+                };
+                // It has the first piece, and acknowledges no other: it is asked for the second
+                // again, while the third is read.
+                let begun = stored(&world);
+                assert!(run_until(&mut world, 1000, |world| stored(world) > begun));
+                world.set_sync(lags, Duration::from_secs(1));
+                run_ms(&mut world, 130);
+                assert_eq!(world.reads_under_way(reader), 1);
                 world.reset_link(reader, lags, Duration::from_millis(1));
                 let asks_anew = |world: &World| world.reads_under_way(reader) > 1;
-                assert!(run_until(&mut world, 100, asks_anew), "it asks before the first was read");
+                assert!(run_until(&mut world, 100, asks_anew), "it asks before that was read");
             }
             Meanwhile::Deposed => {
                 cut(&mut world, reader, true);
@@ -106,6 +117,9 @@ fn whatever_happens_while_the_leader_reads_the_follower_is_brought_level() {
         if !run_until(&mut world, 10_000, converged) {
             return Err(format!("{meanwhile:?}: they are not level after 10 s"));
         }
+        let dropped = |happened: &Happened| matches!(&happened.what, What::Warning(text) if text.starts_with("dropped"));
+        let happened = world.take_happened();
+        assert!(!happened.iter().any(dropped), "{meanwhile:?}: {happened:?}");
         for id in world.node_ids() {
             assert_eq!(values(&mut world, id), lines(&records), "of {id}, {meanwhile:?}");
         }
