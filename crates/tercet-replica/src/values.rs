@@ -13,7 +13,7 @@
 use std::io;
 use std::ops::Range;
 
-use tercet_wal::{Disk, DiskFile, Entry};
+use tercet_wal::{Bulk, Disk, DiskFile, Entry};
 
 use crate::record::{RecordsError, values_of};
 
@@ -108,6 +108,7 @@ pub(crate) enum AppendError {
 #[derive(Debug)]
 pub(crate) struct ValuesFile<F> {
     file: F,
+    bulk: Bulk<F>,
     /// The length that the file must have, but for what was found behind it.
     bytes: u64,
     /// The last index whose records are in the file.
@@ -145,6 +146,7 @@ impl<F: DiskFile> ValuesFile<F> {
         let found = file.len()?;
         Ok(Self {
             file,
+            bulk: Bulk::default(),
             bytes: 0,
             written: 0,
             buffer: Vec::new(),
@@ -230,11 +232,17 @@ impl<F: DiskFile> ValuesFile<F> {
         std::mem::replace(&mut self.cut, 0)
     }
 
-    pub(crate) fn flush(&mut self) -> io::Result<()> {
+    /// Writes what was appended; `as_bulk` if much of it comes at a time.
+    pub(crate) fn flush<D: Disk<File = F>>(&mut self, disk: &D, as_bulk: bool) -> io::Result<()> {
         if !self.buffer.is_empty() {
             self.was_cut |= self.file.len()? < self.bytes;
-            self.file.write_at(&self.buffer, self.bytes)?;
-            self.bytes += self.buffer.len() as u64;
+            let end = self.bytes + self.buffer.len() as u64;
+            if as_bulk {
+                self.bulk.write(disk, (&self.file, FILE), &[&self.buffer], self.bytes, end)?;
+            } else {
+                self.file.write_at(&self.buffer, self.bytes)?;
+            }
+            self.bytes = end;
             self.buffer.clear();
         }
         Ok(())
@@ -279,7 +287,7 @@ mod tests {
         let mut values = ValuesFile::open(&mut disk).unwrap();
         let mut write = |bytes: usize| {
             values.buffer = vec![b'x'; bytes];
-            values.flush().unwrap();
+            values.flush(&disk, false).unwrap();
             values.take_settled()
         };
         let piece = SETTLED_AT_A_TIME;
@@ -290,6 +298,25 @@ mod tests {
         assert_eq!(write(70 << 20), Some(0..(70 << 20) + 2 * piece));
         let again = (6 << 20) + 2 * piece;
         assert_eq!(write(300 << 10), Some(again..(70 << 20) + 3 * piece), "not all of it");
+    }
+
+    #[test]
+    fn much_at_once_is_the_same_lines() {
+        let mut disk = tercet_wal::MemDisk::new();
+        let mut values = ValuesFile::open(&mut disk).unwrap();
+        let mut expected = Vec::new();
+        for (lines, as_bulk) in [(3, true), (150_000, true), (1, false), (90_000, true), (2, true)]
+        {
+            for line in 0..lines {
+                values.buffer.extend_from_slice(format!("write {line}\n").as_bytes());
+            }
+            expected.extend_from_slice(&values.buffer);
+            values.flush(&disk, as_bulk).unwrap();
+        }
+        assert!(values.is_intact(&disk).unwrap());
+        let mut found = vec![0; expected.len() + 1];
+        assert_eq!(values.file.read_at(&mut found, 0).unwrap(), expected.len());
+        assert!(found[..expected.len()] == expected[..]);
     }
 
     #[test]

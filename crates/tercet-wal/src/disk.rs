@@ -64,6 +64,15 @@ pub trait DiskFile: fmt::Debug {
     fn read_ahead(&self, on: bool);
 }
 
+/// How the zeros of a file stand on the disk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Zeros {
+    /// Each block of them.
+    Written,
+    /// The file system knows that they are some.
+    Reserved,
+}
+
 /// A node's directory. Names are relative to it and have at most one `/`.
 pub trait Disk: fmt::Debug {
     /// Its files.
@@ -73,13 +82,20 @@ pub trait Disk: fmt::Debug {
     /// # Errors
     /// The file system's.
     fn open(&mut self, name: &str) -> io::Result<Option<Self::File>>;
+    /// Opens a file once more, for writes that leave nothing in the system's memory: of whole blocks,
+    /// from memory that begins where a block of it does. `None` where that cannot be.
+    fn open_past_cache(&self, _name: &str) -> Option<Self::File> {
+        None
+    }
     /// Makes an empty file, and its folder if need be.
     ///
     /// # Errors
     /// The file system's, and if the file exists.
     fn create(&mut self, name: &str) -> io::Result<Self::File>;
-    /// Begins to make a file of `bytes` zeros, in the background where there is one.
-    fn prepare(&mut self, name: &str, bytes: u64);
+    /// Begins to make a file of `bytes` zeros, in the background where there is one. They are written,
+    /// so that what replaces them is all that its syncs write; or only reserved, where that can be: for
+    /// much at once they would cost as much as they save.
+    fn prepare(&mut self, name: &str, bytes: u64, zeros: Zeros);
     /// A file of `bytes` zeros, durable with its directory entry: the one that was prepared under
     /// that name, or a new one.
     ///
@@ -155,8 +171,8 @@ pub struct FileDisk {
 /// A file that is made in the background.
 #[derive(Debug)]
 struct Prepared {
-    /// Somebody waits for it.
-    is_wanted: Arc<AtomicBool>,
+    /// What is left of it need only be reserved.
+    reserves: Arc<AtomicBool>,
     done: mpsc::Receiver<io::Result<File>>,
 }
 
@@ -243,16 +259,15 @@ fn sync_path(path: &Path) -> io::Result<()> {
 }
 
 /// Makes a file of zeros that are written, so that the syncs of what replaces them write no more
-/// than that. Once somebody waits for the file the rest is only reserved: the log grows faster than
-/// zeros are written, in large batches, and the zeros would cost as much of the disk as the batches.
-fn make_zeroed(path: &Path, bytes: u64, is_wanted: &AtomicBool) -> io::Result<File> {
+/// than that. The rest is only reserved as soon as `reserves` says so.
+fn make_zeroed(path: &Path, bytes: u64, reserves: &AtomicBool) -> io::Result<File> {
     let make = || {
         let file = options(true).truncate(true).open(path)?;
         // Zeros in memory would only be in the way: what replaces them is written by whole blocks.
         let mut direct = past_cache(path).filter(|_| bytes.is_multiple_of(BLOCK));
         let mut at = 0;
         while at < bytes {
-            if is_wanted.load(Ordering::Relaxed) && reserve(&file, at, bytes - at) {
+            if reserves.load(Ordering::Relaxed) && reserve(&file, at, bytes - at) {
                 break;
             }
             let n = usize::try_from((bytes - at).min(ZEROS.0.len() as u64)).expect("256 KiB");
@@ -314,6 +329,10 @@ impl Disk for FileDisk {
         }
     }
 
+    fn open_past_cache(&self, name: &str) -> Option<File> {
+        past_cache(&self.dir.join(name))
+    }
+
     fn create(&mut self, name: &str) -> io::Result<File> {
         self.make_folder(name)?;
         OpenOptions::new()
@@ -324,26 +343,27 @@ impl Disk for FileDisk {
             .open(self.dir.join(name))
     }
 
-    fn prepare(&mut self, name: &str, bytes: u64) {
+    fn prepare(&mut self, name: &str, bytes: u64, zeros: Zeros) {
         if self.prepared.contains_key(name) || self.make_folder(name).is_err() {
             return;
         }
         let (made, done) = mpsc::channel();
         let path = self.dir.join(name);
-        let is_wanted = Arc::new(AtomicBool::new(false));
-        let hurries = Arc::clone(&is_wanted);
+        let reserves = Arc::new(AtomicBool::new(zeros == Zeros::Reserved));
+        let does = Arc::clone(&reserves);
         let spawned =
             std::thread::Builder::new().name("tercet-prepare".to_owned()).spawn(move || {
-                let _ = made.send(make_zeroed(&path, bytes, &hurries));
+                let _ = made.send(make_zeroed(&path, bytes, &does));
             });
         if spawned.is_ok() {
-            self.prepared.insert(name.to_owned(), Prepared { is_wanted, done });
+            self.prepared.insert(name.to_owned(), Prepared { reserves, done });
         }
     }
 
     fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<File> {
         let made = self.prepared.remove(name).and_then(|prepared| {
-            prepared.is_wanted.store(true, Ordering::Relaxed);
+            // The log grows faster than zeros are written.
+            prepared.reserves.store(true, Ordering::Relaxed);
             prepared.done.recv().ok()
         });
         if let Some(Ok(file)) = made
@@ -842,6 +862,11 @@ impl Disk for MemDisk {
         Ok(self.state().names.get(name).map(|id| MemFile { id: *id, state }))
     }
 
+    fn open_past_cache(&self, name: &str) -> Option<MemFile> {
+        let state = Arc::clone(&self.state);
+        self.state().names.get(name).map(|id| MemFile { id: *id, state })
+    }
+
     fn create(&mut self, name: &str) -> io::Result<MemFile> {
         let shared = Arc::clone(&self.state);
         let mut state = self.state();
@@ -856,7 +881,7 @@ impl Disk for MemDisk {
         Ok(MemFile { id, state: shared })
     }
 
-    fn prepare(&mut self, _name: &str, _bytes: u64) {}
+    fn prepare(&mut self, _name: &str, _bytes: u64, _zeros: Zeros) {}
 
     fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<MemFile> {
         if self.state().free < bytes {

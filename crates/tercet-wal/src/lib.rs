@@ -13,6 +13,7 @@
 //! A frame's identifiers are a small second copy of what matters, away from the frame and under
 //! the same sync: they tell a write that a crash cut short from damage to what was acknowledged.
 
+mod bulk;
 mod cached;
 mod disk;
 mod entry;
@@ -23,7 +24,8 @@ mod recover;
 mod stretch;
 mod wal;
 
-pub use disk::{Disk, DiskFile, FileDisk, MemDisk, MemFile, OpenDirError, Survive};
+pub use bulk::Bulk;
+pub use disk::{Disk, DiskFile, FileDisk, MemDisk, MemFile, OpenDirError, Survive, Zeros};
 pub use entry::{ENTRY_BODY_BYTES_MAX, ENTRY_HEADER_BYTES, Entry, EntryError, EntryHeader};
 pub use format::HardState;
 pub use stretch::{Found, Stretch};

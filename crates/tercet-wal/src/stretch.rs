@@ -1,6 +1,7 @@
 //! Entries that stand on disk one behind the other: found by the log, read by whoever has the time.
 
 use std::io;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -33,6 +34,8 @@ pub struct Stretch<F> {
     /// The index of the first of them.
     pub(crate) first: u64,
     pub(crate) places: Vec<Place>,
+    /// What need not stay in memory for them. To let go of it takes as long as to read.
+    pub(crate) unneeded: Vec<(Arc<F>, Range<u64>)>,
 }
 
 impl<F: DiskFile> Stretch<F> {
@@ -41,6 +44,9 @@ impl<F: DiskFile> Stretch<F> {
     /// # Errors
     /// [`WalError::Faulty`] if that is the first one: tell [`Wal::note_faulty`](crate::Wal::note_faulty).
     pub fn read(self) -> Result<Vec<Entry>, WalError> {
+        for (file, bytes) in &self.unneeded {
+            file.forget_cache(bytes.clone());
+        }
         match self.read_places(&self.places) {
             // One of them cannot be read: the others are still to be had.
             Err(WalError::Faulty { .. }) => self.read_places(&self.places[..1]),

@@ -8,8 +8,9 @@ use std::sync::Arc;
 
 use tercet_seeded::{Bug, has};
 
+use crate::bulk::Bulk;
 use crate::cached::CachedReads;
-use crate::disk::{BLOCK, Disk, DiskFile, ZEROS, is_unreadable};
+use crate::disk::{BLOCK, Disk, DiskFile, ZEROS, Zeros, is_unreadable};
 use crate::entry::{ENTRY_HEADER_BYTES, Entry, EntryHeader};
 use crate::format::{
     EntryId, FRAME_HEADER_BYTES, FrameHeader, FrameId, HardState, ID_BYTES, Identifier,
@@ -302,6 +303,9 @@ pub struct Wal<D: Disk> {
     /// The next segment to look at in [`Self::check_files`].
     check_next: usize,
     no_room: bool,
+    bulk: Bulk<D::File>,
+    /// The last frame was a large one.
+    gets_much: bool,
 }
 
 impl<D: Disk> Wal<D> {
@@ -350,6 +354,8 @@ impl<D: Disk> Wal<D> {
             poisoned: false,
             check_next: 0,
             no_room: false,
+            bulk: Bulk::default(),
+            gets_much: false,
         }
     }
 
@@ -381,6 +387,12 @@ impl<D: Disk> Wal<D> {
     /// Whether [`Self::write`] has something to write.
     pub const fn is_staged(&self) -> bool {
         self.staged
+    }
+
+    /// Whether the log grows by much at a time: what is written of it elsewhere had better be a
+    /// [`Bulk`], too.
+    pub const fn gets_much(&self) -> bool {
+        self.gets_much
     }
 
     /// How many entries are staged.
@@ -534,7 +546,10 @@ impl<D: Disk> Wal<D> {
         }
         pieces.push(&ZEROS.0[..padding]);
         let (name, file) = (&segment.name, &segment.file);
-        file.write_pieces_at(&pieces, segment.end).map_err(io_error("write", name))?;
+        self.gets_much = self
+            .bulk
+            .write(disk, (file, name), &pieces, segment.end, end)
+            .map_err(io_error("write", name))?;
         file.write_at(&ids, ids_start - ids_padding as u64).map_err(io_error("write", name))?;
         let unsynced = Unsynced { file: Arc::clone(file) };
         let (mut at, mut id) = (segment.end + FRAME_HEADER_BYTES as u64, segment.ids);
@@ -561,7 +576,8 @@ impl<D: Disk> Wal<D> {
         self.staged = false;
         self.shrink_tail();
         if is_half_full && !self.no_room {
-            disk.prepare(&segment_name(next_number), self.segment_bytes(0));
+            let zeros = if self.gets_much { Zeros::Reserved } else { Zeros::Written };
+            disk.prepare(&segment_name(next_number), self.segment_bytes(0), zeros);
         }
         Ok(unsynced)
     }
@@ -811,7 +827,9 @@ impl<D: Disk> Wal<D> {
         };
         let Span { frames, ids: Range { start: bottom, end: top } } = segment.span(from, to);
         let mut ids = vec![0; to_usize(top - bottom)];
-        self.note_read(position, bottom..top);
+        for (file, bytes) in self.note_read(position, bottom..top) {
+            file.forget_cache(bytes);
+        }
         match read_full(&*segment.file, &mut ids, bottom) {
             Ok(true) => {}
             Ok(false) => return Err(WalError::Lost { path: segment.name.clone() }),
@@ -838,20 +856,19 @@ impl<D: Disk> Wal<D> {
         }
         let next_faulty = self.faulty.range(first..=last).next().map(|(index, _)| index - 1);
         let (position, places) = self.places(first, next_faulty.unwrap_or(last), bytes_max)?;
-        self.note_read(position, u64::from(places[0].offset)..places[places.len() - 1].end());
+        let bytes = u64::from(places[0].offset)..places[places.len() - 1].end();
+        let unneeded = self.note_read(position, bytes);
         let segment = &self.segments[position];
         let (file, path) = (Arc::clone(&segment.file), segment.name.clone());
-        Ok(Stretch { file, path, first, places })
+        Ok(Stretch { file, path, first, places, unneeded })
     }
 
-    /// A part of a segment is about to be read.
-    fn note_read(&self, position: usize, bytes: Range<u64>) {
-        if position + CACHED_SEGMENTS + 1 < self.segments.len() {
-            let file = &self.segments[position].file;
-            for (file, bytes) in self.cached_reads.borrow_mut().note(file, bytes) {
-                file.forget_cache(bytes);
-            }
+    /// A part of a segment is about to be read; says what need not stay in memory for that.
+    fn note_read(&self, position: usize, bytes: Range<u64>) -> Vec<(Arc<D::File>, Range<u64>)> {
+        if position + CACHED_SEGMENTS + 1 >= self.segments.len() {
+            return Vec::new();
         }
+        self.cached_reads.borrow_mut().note(&self.segments[position].file, bytes)
     }
 
     fn header_on_disk(&self, index: u64) -> Result<EntryHeader, WalError> {

@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 use support::{Model, Rng, append, entry, open_all, segment, small, state, write};
 use tempfile::TempDir;
 use tercet_wal::{
-    Batch, Disk, DiskFile, FileDisk, MemDisk, MemFile, OpenDirError, Room, Survive, Wal, WalError,
-    WalOptions,
+    Batch, Disk, DiskFile, Entry, FileDisk, MemDisk, MemFile, OpenDirError, Room, Survive, Wal,
+    WalError, WalOptions, Zeros,
 };
 
 fn open_dir(dir: &TempDir) -> FileDisk {
@@ -250,11 +250,11 @@ fn a_prepared_file_is_the_one_that_is_used() {
         assert_eq!(file.metadata().unwrap().ino(), fs::metadata(&path).unwrap().ino());
     };
     // As prepared.
-    disk.prepare(&segment(2), length as u64);
-    disk.prepare(&segment(2), 1);
+    disk.prepare(&segment(2), length as u64, Zeros::Written);
+    disk.prepare(&segment(2), 1, Zeros::Written);
     is_zeroed(&disk.create_zeroed(&segment(2), length as u64).unwrap());
     // Prepared with another length.
-    disk.prepare(&segment(2), 1000);
+    disk.prepare(&segment(2), 1000, Zeros::Written);
     is_zeroed(&disk.create_zeroed(&segment(2), length as u64).unwrap());
     // Never prepared, and in the way of what is there.
     fs::write(&path, [7; 1000]).unwrap();
@@ -267,7 +267,7 @@ fn a_prepared_file_that_is_wanted_at_once_is_whole() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = open_dir(&dir);
     let bytes: u64 = 64 << 20;
-    disk.prepare(&segment(1), bytes);
+    disk.prepare(&segment(1), bytes, Zeros::Written);
     let file = disk.create_zeroed(&segment(1), bytes).unwrap();
     let metadata = file.metadata().unwrap();
     assert_eq!(metadata.len(), bytes);
@@ -285,9 +285,9 @@ fn a_prepared_file_that_is_wanted_at_once_is_whole() {
     assert_eq!(&found[found.len() - 8..], b"\0\0\0\0last");
 }
 
-/// Whether the first of these bytes are in the system's memory; `None` where the file system has no
-/// other place for them, or does not say.
-fn is_in_memory(path: &Path) -> Option<bool> {
+/// Whether the byte at an offset is in the system's memory; `None` where the file system has no other
+/// place for it, or does not say.
+fn is_in_memory(path: &Path, offset: u64) -> Option<bool> {
     const TMPFS: i64 = 0x0102_1994;
     let file = File::open(path).unwrap();
     if rustix::fs::fstatfs(&file).unwrap().f_type == TMPFS {
@@ -295,7 +295,7 @@ fn is_in_memory(path: &Path) -> Option<bool> {
     }
     let mut byte = [0];
     let buffers = &mut [io::IoSliceMut::new(&mut byte)];
-    match rustix::io::preadv2(&file, buffers, 0, rustix::io::ReadWriteFlags::NOWAIT) {
+    match rustix::io::preadv2(&file, buffers, offset, rustix::io::ReadWriteFlags::NOWAIT) {
         Ok(read) => Some(read == 1),
         Err(rustix::io::Errno::AGAIN) => Some(false),
         Err(error) => {
@@ -314,10 +314,10 @@ fn what_is_released_leaves_the_systems_memory() {
     let file = disk.create("file").unwrap();
     let path = dir.path().join("n1/file");
     DiskFile::write_at(&file, &vec![7; 4 << 20], 0).unwrap();
-    assert_ne!(is_in_memory(&path), Some(false), "written, and not released");
+    assert_ne!(is_in_memory(&path, 0), Some(false), "written, and not released");
     disk.release("file", 0..4 << 20);
     let begun = Instant::now();
-    while is_in_memory(&path) == Some(true) {
+    while is_in_memory(&path, 0) == Some(true) {
         disk.release("file", 0..4 << 20);
         assert!(begun.elapsed() < Duration::from_secs(60), "it is still in memory");
         std::thread::sleep(Duration::from_millis(20));
@@ -334,7 +334,7 @@ fn a_disk_that_is_dropped_finishes_what_it_prepares() {
     let dir = tempfile::tempdir().unwrap();
     let mut disk = open_dir(&dir);
     let bytes = 32 << 20;
-    disk.prepare(&segment(1), bytes);
+    disk.prepare(&segment(1), bytes, Zeros::Written);
     drop(disk);
     let found = fs::metadata(dir.path().join("n1").join(segment(1))).unwrap().len();
     assert_eq!(found, bytes);
@@ -418,6 +418,8 @@ struct Faulty {
     reads_fail: Rc<Cell<Option<i32>>>,
     /// How often it was told that bytes need not stay in memory.
     forgotten: Rc<Cell<u64>>,
+    /// Files are not written past the system's memory, though they were opened so.
+    refuses: Rc<Cell<bool>>,
     /// What was done with the file that was opened last, in order.
     seen: Rc<RefCell<Vec<Seen>>>,
 }
@@ -429,10 +431,18 @@ enum Seen {
     ReadAhead(bool),
     Read,
     Written(Range<u64>),
+    WrittenPastMemory(Range<u64>),
 }
 
 #[derive(Debug)]
-struct FaultyFile(MemFile, Faulty);
+struct FaultyFile(MemFile, Faulty, Way);
+
+/// How a file is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Way {
+    ThroughMemory,
+    PastMemory,
+}
 
 fn eio() -> io::Error {
     io::Error::from_raw_os_error(5)
@@ -441,8 +451,8 @@ fn eio() -> io::Error {
 impl Faulty {
     fn new(disk: &MemDisk, fails_at: u64) -> Self {
         let (asked, reads_fail, forgotten) = (Rc::default(), Rc::default(), Rc::default());
-        let seen = Rc::default();
-        Self { disk: disk.clone(), asked, fails_at, reads_fail, forgotten, seen }
+        let (refuses, seen) = (Rc::default(), Rc::default());
+        Self { disk: disk.clone(), asked, fails_at, reads_fail, forgotten, refuses, seen }
     }
 
     fn ask(&self) -> io::Result<()> {
@@ -452,7 +462,7 @@ impl Faulty {
 
     fn wrap(&self, file: MemFile) -> FaultyFile {
         self.seen.borrow_mut().clear();
-        FaultyFile(file, self.clone())
+        FaultyFile(file, self.clone(), Way::ThroughMemory)
     }
 }
 
@@ -468,7 +478,11 @@ impl Disk for Faulty {
         self.disk.create(name).map(|file| self.wrap(file))
     }
 
-    fn prepare(&mut self, _name: &str, _bytes: u64) {}
+    fn prepare(&mut self, _name: &str, _bytes: u64, _zeros: Zeros) {}
+
+    fn open_past_cache(&self, name: &str) -> Option<FaultyFile> {
+        self.disk.open_past_cache(name).map(|file| FaultyFile(file, self.clone(), Way::PastMemory))
+    }
 
     fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<FaultyFile> {
         self.ask()?;
@@ -520,7 +534,17 @@ impl DiskFile for FaultyFile {
 
     fn write_at(&self, bytes: &[u8], offset: u64) -> io::Result<()> {
         self.1.ask()?;
-        self.see(Seen::Written(offset..offset + bytes.len() as u64));
+        let written = offset..offset + bytes.len() as u64;
+        match self.2 {
+            Way::ThroughMemory => self.see(Seen::Written(written)),
+            Way::PastMemory if self.1.refuses.get() => {
+                return Err(io::ErrorKind::InvalidInput.into());
+            }
+            Way::PastMemory => {
+                assert_eq!(bytes.as_ptr().align_offset(4096), 0, "the memory begins at a block");
+                self.see(Seen::WrittenPastMemory(written));
+            }
+        }
         self.0.write_at(bytes, offset)
     }
 
@@ -587,8 +611,9 @@ fn after_any_failed_change_nothing_more_is_written() {
         let mut synced = Model::default();
         let mut failed = false;
         for index in 1..=8 {
-            let batch =
-                Batch { entries: vec![entry(index, index, &[3; 20_000])], ..state(index, 1) };
+            // One is large, and written in several steps.
+            let body = vec![3; if index == 4 { 700_000 } else { 20_000 }];
+            let batch = Batch { entries: vec![entry(index, index, &body)], ..state(index, 1) };
             let mut next = synced.clone();
             next.apply(&batch);
             wal.stage(batch);
@@ -764,17 +789,22 @@ fn what_was_read_of_old_segments_leaves_memory_again() {
 const BLOCK: u64 = 4096;
 
 /// A block that is written for the first time is written whole, at both ends of a segment: the system
-/// need not read it first.
+/// need not read it first. What is written past its memory, it does not have there.
 #[test]
 fn no_block_is_read_to_be_written() {
     let mut disk = Faulty::new(&MemDisk::new(), 0);
-    let segment_bytes = 1 << 20;
+    let segment_bytes = 16 << 20;
     let mut wal = Wal::create(&mut disk, WalOptions { segment_bytes, ..small() }).unwrap();
     let mut in_memory = BTreeSet::new();
-    let mut rng = Rng(3);
+    let (mut rng, mut past_memory) = (Rng(3), 0);
     let mut index = 0;
     while index < 10_000 && disk.list("wal").unwrap().len() == 1 {
         for seen in disk.seen.borrow_mut().drain(..) {
+            if let Seen::WrittenPastMemory(Range { start, end }) = seen {
+                assert!(start % BLOCK == 0 && end % BLOCK == 0, "whole blocks: {start}..{end}");
+                assert!((start / BLOCK..end / BLOCK).all(|block| !in_memory.contains(&block)));
+                past_memory += 1;
+            }
             let Seen::Written(written) = seen else { continue };
             for block in written.start / BLOCK..written.end.div_ceil(BLOCK) {
                 let is_whole = written.start <= block * BLOCK && (block + 1) * BLOCK <= written.end;
@@ -786,14 +816,77 @@ fn no_block_is_read_to_be_written() {
                 );
             }
         }
-        let entries = (1..=1 + rng.below(40))
-            .map(|more| entry(1, index + more, &vec![7; rng.index(300)]))
+        let (count, bytes_max) = if rng.one_in(40) { (4, 400_000) } else { (40, 300) };
+        let entries = (1..=1 + rng.below(count))
+            .map(|more| entry(1, index + more, &vec![7; rng.index(bytes_max)]))
             .collect::<Vec<_>>();
         index += entries.len() as u64;
         wal.stage(append(entries));
         wal.commit(&mut disk).unwrap();
     }
-    assert!(in_memory.len() > 200, "most of the segment was written: {} blocks", in_memory.len());
+    assert!(in_memory.len() > 200, "much of the segment was written: {} blocks", in_memory.len());
+    assert!(past_memory > 10, "some of it past memory: {past_memory} pieces");
+}
+
+/// A log with small and large frames, and what is in it.
+fn write_large<D: Disk>(disk: &mut D) -> (Wal<D>, Model) {
+    let options = WalOptions { segment_bytes: 4 << 20, ..small() };
+    let mut wal = Wal::create(disk, options).unwrap();
+    let (mut model, mut rng) = (Model::default(), Rng(1));
+    for (index, bytes) in (1..).zip([10, 700_000, 20, 600_001, 1_300_000, 5000, 900_000, 1]) {
+        let batch = append(vec![entry(1, index, &rng.bytes(bytes))]);
+        model.apply(&batch);
+        write(&mut wal, disk, batch);
+    }
+    (wal, model)
+}
+
+/// What is written in large frames is not in the system's memory, and is there all the same.
+#[test]
+fn large_frames_take_no_memory() {
+    let dir = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    let mut disk = open_dir(&dir);
+    let (wal, model) = write_large(&mut disk);
+    let path = dir.path().join("n1").join(segment(1));
+    assert_ne!(is_in_memory(&path, 0), Some(false), "its header");
+    assert_ne!(is_in_memory(&path, 300_000), Some(true), "the first of them");
+    let last = model.last();
+    let read = (1..=last).map(|index| wal.read(&disk, index, index, 0).unwrap().remove(0));
+    let expected: Vec<Entry> = read.collect();
+    drop(wal);
+    let (wal, _, found) = open_all(&mut disk, small()).unwrap();
+    assert_eq!(found, model);
+    let read = (1..=last).map(|index| wal.read(&disk, index, index, 0).unwrap().remove(0));
+    assert!(read.eq(expected));
+}
+
+/// Not every file system that opens a file for such writes takes them.
+#[test]
+fn large_frames_are_written_where_the_disk_takes_no_direct_writes() {
+    for refuses in [false, true] {
+        let memory = MemDisk::new();
+        let mut disk = Faulty::new(&memory, 0);
+        disk.refuses.set(refuses);
+        let (_, model) = write_large(&mut disk);
+        let is_past = |seen: &Seen| matches!(seen, Seen::WrittenPastMemory(_));
+        assert_eq!(disk.seen.borrow().iter().any(is_past), !refuses);
+        let mut after = memory.after_crash(Survive::None);
+        assert_eq!(open_all(&mut after, small()).unwrap().2, model, "refuses: {refuses}");
+    }
+}
+
+/// What somebody put in a segment's place is not written.
+#[test]
+fn a_large_frame_does_not_go_to_a_file_that_replaced_the_segment() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut disk = open_dir(&dir);
+    let mut wal = Wal::create(&mut disk, WalOptions { segment_bytes: 4 << 20, ..small() }).unwrap();
+    let path = dir.path().join("n1").join(segment(1));
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, [7; 100]).unwrap();
+    write(&mut wal, &mut disk, append(vec![entry(1, 1, &[1; 900_000])]));
+    assert_eq!(fs::read(&path).unwrap(), [7; 100]);
+    assert_eq!(wal.read(&disk, 1, 1, 0).unwrap()[0].header.index, 1);
 }
 
 /// What is read of the newest segment will be written, a little at a time: from the first look at it
@@ -820,7 +913,7 @@ fn zeros_take_no_memory() {
     // One length that a disk can write without the page cache, and one that it cannot.
     for bytes in [1 << 20, (1 << 20) + 9] {
         let file = disk.create_zeroed("zeros", bytes).unwrap();
-        let is_in_memory = is_in_memory(&dir.path().join("n1/zeros"));
+        let is_in_memory = is_in_memory(&dir.path().join("n1/zeros"), 0);
         let can_be = bytes % BLOCK == 0;
         assert!(is_in_memory.is_none_or(|is| is != can_be), "{bytes}: {is_in_memory:?}");
         let mut found = vec![1; usize::try_from(bytes).unwrap()];

@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use support::made::{FRAME_HEADER, HEADER, ID};
 use support::{append, entry, image, segment, small, state, write};
-use tercet_wal::{Batch, Disk, Entry, MemDisk, MemFile, Wal, WalError, WalOptions};
+use tercet_wal::{Batch, Disk, Entry, MemDisk, MemFile, Wal, WalError, WalOptions, Zeros};
 
 /// How long each entry is on disk.
 const FRAME: usize = 200;
@@ -216,7 +216,7 @@ fn a_segment_is_filled_up_to_the_room_for_votes() {
 #[derive(Debug, Default)]
 struct Watched {
     disk: MemDisk,
-    prepared: Vec<(String, u64)>,
+    prepared: Vec<(String, u64, Zeros)>,
     released: RefCell<Vec<(String, Range<u64>)>>,
 }
 
@@ -231,8 +231,8 @@ impl Disk for Watched {
         self.disk.create(name)
     }
 
-    fn prepare(&mut self, name: &str, bytes: u64) {
-        self.prepared.push((name.to_owned(), bytes));
+    fn prepare(&mut self, name: &str, bytes: u64, zeros: Zeros) {
+        self.prepared.push((name.to_owned(), bytes, zeros));
     }
 
     fn create_zeroed(&mut self, name: &str, bytes: u64) -> io::Result<MemFile> {
@@ -284,10 +284,27 @@ fn the_next_segment_is_prepared_at_half_of_one() {
         assert_eq!(disk.prepared, [], "exactly half is used");
         wal.stage(state(1, 1));
         wal.commit(&mut disk).unwrap();
-        let next = (segment(2), segment_bytes() as u64);
+        let next = (segment(2), segment_bytes() as u64, Zeros::Written);
         let expected = if has_room { vec![next] } else { vec![] };
         assert_eq!(disk.prepared, expected, "has room: {has_room}");
     }
+}
+
+/// Zeros that large frames replace are not worth to be written.
+#[test]
+fn for_large_frames_the_next_segment_is_only_reserved() {
+    let mut disk = Watched::default();
+    let options = WalOptions { segment_bytes: 1 << 20, ..small() };
+    let mut wal = Wal::create(&mut disk, options).unwrap();
+    let mut write = |index: u64, bytes: usize| {
+        wal.stage(append(vec![entry(1, index, &vec![7; bytes])]));
+        wal.commit(&mut disk).unwrap();
+        (wal.gets_much(), std::mem::take(&mut disk.prepared))
+    };
+    assert_eq!(write(1, 1000), (false, vec![]));
+    let next = |zeros| vec![(segment(2), 1 << 20, zeros)];
+    assert_eq!(write(2, 600_000), (true, next(Zeros::Reserved)));
+    assert_eq!(write(3, 1000), (false, next(Zeros::Written)), "which is asked for once");
 }
 
 /// The newest segment and two before it stay in the system's memory, others go one by one.

@@ -11,6 +11,8 @@ use crate::values::{AppendError, ValuesFile};
 
 /// How many bytes of entries go to `values.log` in one slice.
 const VALUES_SLICE_BYTES: u64 = 4 << 20;
+/// How many of them by one write.
+const VALUES_WRITE_BYTES: u64 = 2 << 20;
 /// The same, as long as the file is compared: after a start there may be much of that, and clients
 /// wait in between.
 const CONFIRM_SLICE_BYTES: u64 = 1 << 20;
@@ -38,10 +40,11 @@ impl<D: Disk> Running<D> {
             true => CONFIRM_SLICE_BYTES,
             false => VALUES_SLICE_BYTES,
         };
+        let as_bulk = self.wal.gets_much();
         let mut result = Ok(());
         while self.values.written() < self.applied && left > 0 && result.is_ok() {
             let next = self.values.written() + 1;
-            let read = match self.wal.read(disk, next, self.applied, left) {
+            let read = match self.wal.read(disk, next, self.applied, left.min(VALUES_WRITE_BYTES)) {
                 Ok(read) => read,
                 Err(WalError::Faulty { index, .. }) => {
                     self.wal.note_faulty(index).map_err(fatal)?;
@@ -63,6 +66,9 @@ impl<D: Disk> Running<D> {
                     }
                 }
             }
+            if result.is_ok() {
+                result = self.values.flush(disk, as_bulk);
+            }
         }
         if result.is_ok() && self.values_too_long() {
             result = self.values.cut_unconfirmed();
@@ -74,7 +80,10 @@ impl<D: Disk> Running<D> {
             )));
         }
         // The file is not the truth: what cannot be written now is written later.
-        let error = result.and_then(|()| self.values.flush()).err().map(|error| error.to_string());
+        let error = result
+            .and_then(|()| self.values.flush(disk, as_bulk))
+            .err()
+            .map(|error| error.to_string());
         if let (Some(error), None) = (&error, &self.values_error) {
             effects.push_back(Effect::Warning(format!("values.log cannot be written: {error}")));
         }
