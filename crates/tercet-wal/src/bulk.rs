@@ -7,6 +7,7 @@
 use std::io;
 
 use crate::disk::{BLOCK, Disk, DiskFile};
+use crate::wal::to_usize;
 
 /// How much of it the disk is given at a time; less than that is not much.
 const PIECE_BYTES: usize = 512 << 10;
@@ -88,7 +89,7 @@ impl<F: DiskFile> Bulk<F> {
             self.direct = Some((name.to_owned(), direct.filter(|_| is_it)));
         }
         let direct = self.direct.as_ref()?.1.as_ref()?;
-        let block = BLOCK as usize;
+        let block = to_usize(BLOCK);
         self.buffer.resize(PIECE_BYTES + block, 0);
         let skip = self.buffer.as_ptr().align_offset(block);
         Some((direct, self.buffer.get_mut(skip..skip.checked_add(PIECE_BYTES)?)?))
