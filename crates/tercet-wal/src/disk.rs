@@ -350,10 +350,10 @@ impl Disk for FileDisk {
         let (made, done) = mpsc::channel();
         let path = self.dir.join(name);
         let reserves = Arc::new(AtomicBool::new(zeros == Zeros::Reserved));
-        let does = Arc::clone(&reserves);
+        let shared = Arc::clone(&reserves);
         let spawned =
             std::thread::Builder::new().name("tercet-prepare".to_owned()).spawn(move || {
-                let _ = made.send(make_zeroed(&path, bytes, &does));
+                let _ = made.send(make_zeroed(&path, bytes, &shared));
             });
         if spawned.is_ok() {
             self.prepared.insert(name.to_owned(), Prepared { reserves, done });

@@ -261,28 +261,31 @@ fn a_prepared_file_is_the_one_that_is_used() {
     is_zeroed(&disk.create_zeroed(&segment(2), length as u64).unwrap());
 }
 
-/// Who needs a file before all its zeros are written has it all the same, with its space.
+/// Who needs a file before all its zeros are written has it all the same, with its space; and so it is
+/// where they are only reserved.
 #[test]
 fn a_prepared_file_that_is_wanted_at_once_is_whole() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut disk = open_dir(&dir);
-    let bytes: u64 = 64 << 20;
-    disk.prepare(&segment(1), bytes, Zeros::Written);
-    let file = disk.create_zeroed(&segment(1), bytes).unwrap();
-    let metadata = file.metadata().unwrap();
-    assert_eq!(metadata.len(), bytes);
-    assert!(metadata.blocks() * 512 >= bytes, "{} blocks are taken", metadata.blocks());
-    let mut piece = vec![1; 1 << 20];
-    for at in (0..bytes).step_by(1 << 20) {
-        FileExt::read_exact_at(&file, &mut piece, at).unwrap();
-        assert!(piece.iter().all(|byte| *byte == 0), "at {at}");
+    for zeros in [Zeros::Written, Zeros::Reserved] {
+        let dir = tempfile::tempdir().unwrap();
+        let mut disk = open_dir(&dir);
+        let bytes: u64 = 64 << 20;
+        disk.prepare(&segment(1), bytes, zeros);
+        let file = disk.create_zeroed(&segment(1), bytes).unwrap();
+        let metadata = file.metadata().unwrap();
+        assert_eq!(metadata.len(), bytes);
+        assert!(metadata.blocks() * 512 >= bytes, "{zeros:?}: {} blocks", metadata.blocks());
+        let mut piece = vec![1; 1 << 20];
+        for at in (0..bytes).step_by(1 << 20) {
+            FileExt::read_exact_at(&file, &mut piece, at).unwrap();
+            assert!(piece.iter().all(|byte| *byte == 0), "{zeros:?}: at {at}");
+        }
+        // And keeps what is written there.
+        DiskFile::write_at(&file, b"last", bytes - 4).unwrap();
+        DiskFile::sync(&file).unwrap();
+        drop((file, disk));
+        let found = fs::read(dir.path().join("n1").join(segment(1))).unwrap();
+        assert_eq!(&found[found.len() - 8..], b"\0\0\0\0last");
     }
-    // And keeps what is written there.
-    DiskFile::write_at(&file, b"last", bytes - 4).unwrap();
-    DiskFile::sync(&file).unwrap();
-    drop((file, disk));
-    let found = fs::read(dir.path().join("n1").join(segment(1))).unwrap();
-    assert_eq!(&found[found.len() - 8..], b"\0\0\0\0last");
 }
 
 /// Whether the byte at an offset is in the system's memory; `None` where the file system has no other
