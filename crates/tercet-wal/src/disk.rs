@@ -858,8 +858,7 @@ impl Disk for MemDisk {
     type File = MemFile;
 
     fn open(&mut self, name: &str) -> io::Result<Option<MemFile>> {
-        let state = Arc::clone(&self.state);
-        Ok(self.state().names.get(name).map(|id| MemFile { id: *id, state }))
+        Ok(self.open_past_cache(name))
     }
 
     fn open_past_cache(&self, name: &str) -> Option<MemFile> {

@@ -80,10 +80,7 @@ impl<D: Disk> Running<D> {
             )));
         }
         // The file is not the truth: what cannot be written now is written later.
-        let error = result
-            .and_then(|()| self.values.flush(disk, as_bulk))
-            .err()
-            .map(|error| error.to_string());
+        let error = result.err().map(|error| error.to_string());
         if let (Some(error), None) = (&error, &self.values_error) {
             effects.push_back(Effect::Warning(format!("values.log cannot be written: {error}")));
         }
