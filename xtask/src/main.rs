@@ -6,6 +6,7 @@
 #![allow(clippy::print_stdout, reason = "a tool for people")]
 
 mod dependencies;
+mod dist;
 mod fuzz;
 mod guard;
 mod mutants;
@@ -89,6 +90,8 @@ enum Task {
     /// Count the instructions of the core, the codec and the log, against what they were; exit code 3
     /// if there is no valgrind to count with
     BenchGuard(guard::Args),
+    /// Build the program that is put on machines, for the loads that it is measured by: ten minutes
+    Dist,
     /// Everything that takes longer than a change can wait for, within hours; ends with a table
     Nightly(nightly::Args),
     /// Format and mend what can be mended by itself (writes into the tree)
@@ -118,6 +121,7 @@ fn main() -> ExitCode {
             Ok(guard::Outcome::NotRun) => return ExitCode::from(3),
             Err(error) => Err(error),
         },
+        Task::Dist => dist::run(),
         Task::Nightly(args) => nightly::run(&args),
         Task::Fix => fix(),
     };

@@ -37,6 +37,10 @@ struct Args {
     /// The program; by default that of ../../target/dist
     #[arg(long, global = true, value_name = "FILE")]
     tercet: Option<PathBuf>,
+    /// Whose `bench` is the load on it, if that is another build: a load that is built better than
+    /// those of the others would be no merit of the system
+    #[arg(long, global = true, value_name = "FILE")]
+    load: Option<PathBuf>,
     /// etcd's server
     #[arg(long, global = true, value_name = "FILE")]
     etcd: Option<PathBuf>,
@@ -121,7 +125,8 @@ fn main() -> anyhow::Result<()> {
         "{} is not there: cargo build --profile dist, or give --tercet",
         program.display()
     );
-    let tercet = tercet::Tercet { program, dir: dir.clone() };
+    let load = args.load.unwrap_or_else(|| program.clone());
+    let tercet = tercet::Tercet { program, load, dir: dir.clone() };
     let peer = |program| Peer { program, dir: dir.clone() };
     let etcd = find("etcd", args.etcd).map(|program| etcd::Etcd { peer: peer(program) });
     let nats = find("nats-server", args.nats).map(|program| nats::Nats { peer: peer(program) });

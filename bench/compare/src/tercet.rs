@@ -41,6 +41,8 @@ use schema::{Status, StatusDone, Submit, SubmitDone};
 
 pub(crate) struct Tercet {
     pub(crate) program: PathBuf,
+    /// Its `bench` is the load.
+    pub(crate) load: PathBuf,
     pub(crate) dir: PathBuf,
 }
 
@@ -136,7 +138,7 @@ impl Tercet {
         length: Duration,
         dir: &Path,
     ) -> anyhow::Result<Sample> {
-        let mut command = Command::new(&self.program);
+        let mut command = Command::new(&self.load);
         let is_read = matches!(load.kind, Kind::Read | Kind::ReadStream);
         let what = if is_read { "read" } else { "submit" };
         command.args(["bench", what, "--json", "--node", nodes, "--size", &VALUE.to_string()]);
