@@ -9,9 +9,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Instant;
 
-use anyhow::{Context as _, bail, ensure};
+use anyhow::{Context as _, bail};
 
-use crate::{cargo, step};
+use crate::{cargo, output, step};
 
 /// What the counts are taken from: the loads of docs/performance.md, and larger values. Each is a
 /// cluster of three nodes of its own; what it starts, elects, recovers and stops with counts as well.
@@ -34,15 +34,13 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let dir = target_dir()?.join("dist-profiled");
     let counts = dir.join("counts");
     // Counts of an earlier program would be taken for this one's.
-    if counts.exists() {
-        std::fs::remove_dir_all(&counts).with_context(|| counts.display().to_string())?;
-    }
+    remove(&counts)?;
     let counting = format!("-Cprofile-generate={}", counts.display());
     let counting = compiler.build("a program that counts", &dir.join("counting"), &counting)?;
 
     for (name, arguments) in LOADS {
         let mut command = Command::new(&counting);
-        command.args(["bench"]).args(arguments.split_whitespace());
+        command.arg("bench").args(arguments.split_whitespace());
         command.args(["--start", "3", "--duration", "4s", "--warm-up", "1s"]);
         // It would say where the counts go.
         command.env_remove("LLVM_PROFILE_FILE");
@@ -55,19 +53,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
     step("counts put together", &mut command)?;
     // Cargo sees the name of the profile and not what is in it: nothing built with another one stays.
     let using = dir.join("using");
-    if using.exists() {
-        std::fs::remove_dir_all(&using).with_context(|| using.display().to_string())?;
-    }
+    remove(&using)?;
     let flag = format!("-Cprofile-use={}", profile.display());
     let built = compiler.build("the program that uses them", &using, &flag)?;
 
     let program = dir.join("tercet");
     std::fs::copy(&built, &program).with_context(|| program.display().to_string())?;
-    let version = Command::new(&program).arg("--version").output()?;
-    ensure!(version.status.success(), "{} does not start ({})", program.display(), version.status);
+    let mut command = Command::new(&program);
+    command.arg("--version");
     println!(
         "\n{}, {:.1} MB, in {:.0} min: {}",
-        String::from_utf8_lossy(&version.stdout).trim(),
+        output(command)?.trim(),
         std::fs::metadata(&program)?.len() as f64 / 1e6,
         begun.elapsed().as_secs_f64() / 60.0,
         program.display(),
@@ -82,16 +78,13 @@ struct Compiler {
 
 impl Compiler {
     fn find() -> anyhow::Result<Self> {
-        let ask = |arguments: &[&str]| {
+        let ask = |what: &str| {
             let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
-            let output = Command::new(rustc).args(arguments).output().context("rustc")?;
-            ensure!(output.status.success(), "rustc {arguments:?} ({})", output.status);
-            Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+            let mut command = Command::new(rustc);
+            command.args(["--print", what]);
+            anyhow::Ok(output(command)?.trim().to_owned())
         };
-        Ok(Self {
-            host: ask(&["--print", "host-tuple"])?,
-            sysroot: ask(&["--print", "sysroot"])?.into(),
-        })
+        Ok(Self { host: ask("host-tuple")?, sysroot: ask("sysroot")?.into() })
     }
 
     /// The tool of this very compiler: those of a system's LLVM often read other versions only.
@@ -112,19 +105,28 @@ impl Compiler {
         // With --target, the flags are not for build scripts and macros, which would count, too.
         let mut command = cargo(&["build", "--profile", "dist", "--locked", "--package", "tercet"]);
         command.args(["--target", &self.host]).arg("--target-dir").arg(target);
-        let mut flags = std::env::var_os("RUSTFLAGS").unwrap_or_default();
-        flags.push(" ");
-        flags.push(flag);
-        step(what, command.env("RUSTFLAGS", flags))?;
+        // Encoded: in RUSTFLAGS a path with a space would be two flags.
+        let given = std::env::var("RUSTFLAGS").unwrap_or_default();
+        let flags: Vec<&str> = given.split_whitespace().chain([flag]).collect();
+        step(what, command.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}")))?;
         Ok(target.join(&self.host).join("dist/tercet"))
     }
 }
 
-/// Where cargo builds, whole: the program that counts has its directory within.
+/// A directory of an earlier run.
+fn remove(dir: &Path) -> anyhow::Result<()> {
+    match std::fs::remove_dir_all(dir) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| dir.display().to_string())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Where cargo builds, whole: the program that counts runs elsewhere.
 fn target_dir() -> anyhow::Result<PathBuf> {
-    let output = cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]).output()?;
-    ensure!(output.status.success(), "cargo metadata ({})", output.status);
-    let metadata: serde_json::Value = serde_json::from_slice(&output.stdout)?;
+    let text = output(cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
+    let metadata: serde_json::Value = serde_json::from_str(&text)?;
     let dir = metadata["target_directory"].as_str().context("cargo metadata: target_directory")?;
     Ok(dir.into())
 }

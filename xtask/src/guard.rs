@@ -11,7 +11,7 @@ use std::process::Command;
 use anyhow::{Context as _, bail};
 use serde::{Deserialize, Serialize};
 
-use crate::{cargo, exists, step};
+use crate::{cargo, exists, output, step};
 
 const FILE: &str = "bench/micro/instructions.json";
 /// By how many percent a count may differ.
@@ -231,15 +231,6 @@ fn libc() -> anyhow::Result<String> {
     let mut command = Command::new("getconf");
     command.arg("GNU_LIBC_VERSION");
     Ok(output(command)?.trim().to_owned())
-}
-
-fn output(mut command: Command) -> anyhow::Result<String> {
-    let program = command.get_program().display().to_string();
-    let output = command.output().with_context(|| format!("{program} cannot be started"))?;
-    if !output.status.success() {
-        bail!("{program} ({})", output.status);
-    }
-    Ok(String::from_utf8(output.stdout)?)
 }
 
 #[cfg(test)]

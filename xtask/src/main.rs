@@ -185,6 +185,16 @@ fn step(name: &str, command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// What a tool says.
+fn output(mut command: Command) -> anyhow::Result<String> {
+    let program = command.get_program().display().to_string();
+    let output = command.output().with_context(|| format!("{program} cannot be started"))?;
+    if !output.status.success() {
+        bail!("{program} ({})", output.status);
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
 fn verify() -> anyhow::Result<()> {
     check_tools()?;
     step("format", &mut cargo(&["fmt", "--all", "--", "--check"]))?;
