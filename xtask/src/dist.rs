@@ -27,11 +27,13 @@ const LOADS: [(&str, &str); 9] = [
     ("readers that follow", "tail --clients 8"),
 ];
 
-pub(crate) fn run() -> anyhow::Result<()> {
+/// Builds it, and says where it is.
+pub(crate) fn run() -> anyhow::Result<PathBuf> {
     let begun = Instant::now();
     let compiler = Compiler::find()?;
     let merge = compiler.llvm_profdata()?;
-    let dir = target_dir()?.join("dist-profiled");
+    let program = program()?;
+    let dir = program.parent().context("it is in a directory")?;
     let counts = dir.join("counts");
     // Counts of an earlier program would be taken for this one's.
     remove(&counts)?;
@@ -57,7 +59,6 @@ pub(crate) fn run() -> anyhow::Result<()> {
     let flag = format!("-Cprofile-use={}", profile.display());
     let built = compiler.build("the program that uses them", &using, &flag)?;
 
-    let program = dir.join("tercet");
     std::fs::copy(&built, &program).with_context(|| program.display().to_string())?;
     let mut command = Command::new(&program);
     command.arg("--version");
@@ -68,7 +69,17 @@ pub(crate) fn run() -> anyhow::Result<()> {
         begun.elapsed().as_secs_f64() / 60.0,
         program.display(),
     );
-    Ok(())
+    Ok(program)
+}
+
+/// Where it is, once it was built.
+pub(crate) fn program() -> anyhow::Result<PathBuf> {
+    Ok(target_dir()?.join("dist-profiled/tercet"))
+}
+
+/// Fails, and says what to do about it, where the toolchain lacks what it takes.
+pub(crate) fn check_tools() -> anyhow::Result<()> {
+    Compiler::find()?.llvm_profdata().map(drop)
 }
 
 struct Compiler {

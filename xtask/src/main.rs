@@ -14,6 +14,7 @@ mod nightly;
 mod seeded;
 mod tables;
 
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 use std::time::Instant;
 
@@ -45,6 +46,9 @@ enum Task {
         /// The seed of a run that failed
         #[arg(long)]
         seed: Option<String>,
+        /// Another build of the program than the one that is built now
+        #[arg(long)]
+        program: Option<PathBuf>,
     },
     /// What becomes of clusters whose disks lie, as tables
     Tables(tables::Args),
@@ -104,9 +108,9 @@ fn main() -> ExitCode {
             .and_then(|()| guard::run(&guard::Args::default()).map(|_| ()))
             .and_then(|()| seeded::run(None, None, 1, true))
             .and_then(|()| swarm())
-            .and_then(|()| e2e(None, None, None)),
+            .and_then(|()| e2e(None, None, None, None)),
         Task::Verify => verify(),
-        Task::E2e { name, scale, seed } => e2e(name, scale, seed),
+        Task::E2e { name, scale, seed, program } => e2e(name, scale, seed, program.as_deref()),
         Task::Tables(args) => tables::run(&args),
         Task::Model { arguments } => model(&arguments),
         Task::SeededBugs { bug, budget, starts, fast } => {
@@ -121,7 +125,7 @@ fn main() -> ExitCode {
             Ok(guard::Outcome::NotRun) => return ExitCode::from(3),
             Err(error) => Err(error),
         },
-        Task::Dist => dist::run(),
+        Task::Dist => dist::run().map(drop),
         Task::Nightly(args) => nightly::run(&args),
         Task::Fix => fix(),
     };
@@ -163,9 +167,9 @@ fn check_tools() -> anyhow::Result<()> {
 }
 
 fn exists(tool: &str) -> bool {
-    let found = |dir: &std::path::Path| dir.join(tool).is_file();
+    let found = |dir: &Path| dir.join(tool).is_file();
     std::env::var_os("PATH").is_some_and(|path| std::env::split_paths(&path).any(|dir| found(&dir)))
-        || ["/sbin", "/usr/sbin"].iter().any(|dir| found(std::path::Path::new(dir)))
+        || ["/sbin", "/usr/sbin"].iter().any(|dir| found(Path::new(dir)))
 }
 
 fn cargo(arguments: &[&str]) -> Command {
@@ -266,13 +270,24 @@ fn swarm_command() -> Command {
 }
 
 /// What follows are the arguments of the tests' own program.
-fn e2e_command() -> Command {
-    cargo(&["test", "--release", "--locked", "--package", "tercet", "--test", "faults", "--"])
+fn e2e_command(program: Option<&Path>) -> anyhow::Result<Command> {
+    let mut command =
+        cargo(&["test", "--release", "--locked", "--package", "tercet", "--test", "faults", "--"]);
+    if let Some(program) = program {
+        let whole = program.canonicalize().with_context(|| program.display().to_string())?;
+        command.env("TERCET_TEST_PROGRAM", whole);
+    }
+    Ok(command)
 }
 
-fn e2e(name: Option<String>, scale: Option<String>, seed: Option<String>) -> anyhow::Result<()> {
+fn e2e(
+    name: Option<String>,
+    scale: Option<String>,
+    seed: Option<String>,
+    program: Option<&Path>,
+) -> anyhow::Result<()> {
     // One test after the other: each has several processes, and the disk is one.
-    let mut command = e2e_command();
+    let mut command = e2e_command(program)?;
     command.args(["--test-threads=1", "--nocapture"]);
     command.args(name);
     if let Some(scale) = scale {

@@ -5,7 +5,7 @@
 //! What cannot be run on this machine is listed as not run, never as passed.
 
 use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -13,7 +13,7 @@ use anyhow::{Context as _, bail};
 use clap::ValueEnum;
 use serde_json::{Value, json};
 
-use crate::{e2e_command, exists, fuzz, model_command, seeded, swarm_command, tables};
+use crate::{dist, e2e_command, exists, fuzz, model_command, seeded, swarm_command, tables};
 
 /// The tests of `crates/tercet/tests/faults` that are counted: those that end with a line `table:`.
 /// The ones that take longest come last: they have what the others leave.
@@ -57,6 +57,8 @@ pub(crate) enum Part {
     Fuzz,
     /// Faults on real processes, at their full counts
     Processes,
+    /// The program of `cargo xtask dist`: it is built, and stands the same faults
+    Dist,
     /// Lives of clusters in the simulator
     Swarm,
 }
@@ -66,7 +68,7 @@ impl Part {
     const fn weight(self) -> u32 {
         match self {
             Self::SeededBugs => 2,
-            Self::Tables | Self::Model | Self::Fuzz => 3,
+            Self::Tables | Self::Model | Self::Fuzz | Self::Dist => 3,
             Self::Processes => 5,
             Self::Swarm => 6,
         }
@@ -88,7 +90,9 @@ impl Part {
             Self::Model => build(model_command().arg("--list")),
             Self::Fuzz if !exists("c++") => Ok(()),
             Self::Fuzz => fuzz::build(&[]).map(drop),
-            Self::Processes => build(e2e_command().arg("--list")),
+            Self::Processes => build(e2e_command(None)?.arg("--list")),
+            Self::Dist if dist::check_tools().is_err() => Ok(()),
+            Self::Dist => build(e2e_command(Some(&dist::run()?))?.arg("--list")),
             Self::Swarm => build(swarm_command().arg("--list")),
         }
     }
@@ -99,7 +103,14 @@ impl Part {
             Self::Tables => all_tables(seed, ends, out),
             Self::Model => model(ends, out),
             Self::Fuzz => fuzz_targets(ends, out),
-            Self::Processes => processes(seed, ends, out),
+            Self::Processes => processes(seed, ends, SCALE, None, out),
+            Self::Dist => match dist::check_tools() {
+                Ok(()) => processes(seed, ends, "1", Some(&dist::program()?), out),
+                Err(missing) => {
+                    out.not_run.push(format!("{missing:#}"));
+                    Ok(())
+                }
+            },
             Self::Swarm => swarm(seed, ends, out),
         }
     }
@@ -400,7 +411,13 @@ fn fuzz_targets(ends: Instant, out: &mut Outcome) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn processes(seed: u64, ends: Instant, out: &mut Outcome) -> anyhow::Result<()> {
+fn processes(
+    seed: u64,
+    ends: Instant,
+    scale: &str,
+    program: Option<&Path>,
+    out: &mut Outcome,
+) -> anyhow::Result<()> {
     for (at, (name, what)) in PROCESSES.iter().enumerate() {
         if left(ends).is_zero() {
             out.not_run.push(format!("{name}: the time was over"));
@@ -408,9 +425,9 @@ fn processes(seed: u64, ends: Instant, out: &mut Outcome) -> anyhow::Result<()> 
         }
         let seconds = share(ends, PROCESSES.len() - at).as_secs().max(1).to_string();
         let seed = seed.wrapping_add(at as u64).to_string();
-        let mut command = e2e_command();
+        let mut command = e2e_command(program)?;
         command.args([name, "--test-threads=1", "--nocapture"]);
-        command.env("TERCET_E2E_SCALE", SCALE);
+        command.env("TERCET_E2E_SCALE", scale);
         command.env("TERCET_E2E_SECONDS", &seconds).env("TERCET_E2E_SEED", &seed);
         let (mut row, mut why, mut said) = (None, None, Vec::new());
         let status = lines_of(&mut command, |line| {
@@ -423,7 +440,10 @@ fn processes(seed: u64, ends: Instant, out: &mut Outcome) -> anyhow::Result<()> 
         if let Some(Row { done, asked, lost, phantom, figure, .. }) = &row {
             println!("   {what}: {done} of {asked}, lost {lost}, phantom {phantom}; {figure}");
         }
-        let repeat = format!("cargo xtask e2e {name} --scale {SCALE} --seed {seed}");
+        let mut repeat = format!("cargo xtask e2e {name} --scale {scale} --seed {seed}");
+        if let Some(program) = program {
+            repeat = format!("{repeat} --program {}", program.display());
+        }
         match (status.success(), why) {
             (true, Some(why)) => out.not_run.push(format!("{name}: {why}")),
             (true, None) if row.is_some() => {}

@@ -35,8 +35,11 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context as _;
 use tercet_testkit::{Cluster, Options, Random, Violations};
 
-/// The program under test.
-const TERCET: &str = env!("CARGO_BIN_EXE_tercet");
+/// The program under test; another build of it if these tests were built with its path.
+const TERCET: &str = match option_env!("TERCET_TEST_PROGRAM") {
+    Some(program) => program,
+    None => env!("CARGO_BIN_EXE_tercet"),
+};
 
 /// How long the clients may wait for the cluster to serve again.
 const PATIENCE: Duration = Duration::from_secs(20);
