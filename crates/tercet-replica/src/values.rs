@@ -130,7 +130,7 @@ pub(crate) struct ValuesFile<F> {
 }
 
 /// How much of the file is read at a time.
-const CHECK_BYTES: usize = 1 << 20;
+const CHECK_BYTES: usize = 512 << 10;
 /// How much of the file is settled at a time.
 const SETTLED_AT_A_TIME: u64 = 256 << 10;
 /// How much of what was settled before is named again: it may not have been written yet then.
@@ -144,6 +144,9 @@ impl<F: DiskFile> ValuesFile<F> {
             None => disk.create(FILE)?,
         };
         let found = file.len()?;
+        // What is found is compared a piece at a time, and others on this disk do not wait behind
+        // more than that.
+        file.read_ahead(false);
         Ok(Self {
             file,
             bulk: Bulk::default(),

@@ -352,7 +352,7 @@ impl<D: Disk> Running<D> {
 
     /// Entries from `first` on; none if that one is damaged, which is known from here on.
     fn read_around(&mut self, disk: &D, first: u64, last: u64) -> Result<Vec<Entry>, WalError> {
-        match self.wal.read(disk, first, last, READ_BYTES) {
+        match self.wal.read_alone(disk, first, last, READ_BYTES) {
             Err(WalError::Faulty { index, .. }) => {
                 self.wal.note_faulty(index)?;
                 Ok(Vec::new())

@@ -44,7 +44,8 @@ impl<D: Disk> Running<D> {
         let mut result = Ok(());
         while self.values.written() < self.applied && left > 0 && result.is_ok() {
             let next = self.values.written() + 1;
-            let read = match self.wal.read(disk, next, self.applied, left.min(VALUES_WRITE_BYTES)) {
+            let bytes_max = left.min(VALUES_WRITE_BYTES);
+            let read = match self.wal.read_alone(disk, next, self.applied, bytes_max) {
                 Ok(read) => read,
                 Err(WalError::Faulty { index, .. }) => {
                     self.wal.note_faulty(index).map_err(fatal)?;
