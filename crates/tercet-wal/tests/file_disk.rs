@@ -917,6 +917,31 @@ fn the_newest_segment_is_opened_without_reading_ahead() {
     assert_eq!(seen.get(last + 1), Some(&Seen::ReadAhead(true)));
 }
 
+/// Who reads much and is in no hurry gets the same, and has nothing read ahead.
+#[test]
+fn what_is_read_alone_is_read_without_reading_ahead() {
+    let mut disk = Faulty::new(&MemDisk::new(), 0);
+    let options = WalOptions { segment_bytes: 1 << 20, ..small() };
+    let mut wal = Wal::create(&mut disk, options).unwrap();
+    for index in 1..=5 {
+        write(&mut wal, &mut disk, append(vec![entry(1, index, &[1; 3000])]));
+    }
+    let seen_by = |first, last, is_alone| {
+        disk.seen.borrow_mut().clear();
+        let read = if is_alone { Wal::read_alone } else { Wal::read };
+        let entries = read(&wal, &disk, first, last, 1 << 20).unwrap();
+        (entries, disk.seen.take())
+    };
+    let (alone, seen) = seen_by(1, 3, true);
+    assert_eq!(alone, seen_by(1, 3, false).0);
+    assert_eq!(seen.first(), Some(&Seen::ReadAhead(false)));
+    assert_eq!(seen.last(), Some(&Seen::ReadAhead(true)));
+    assert!(seen.contains(&Seen::Read));
+    // What is in memory is not read at all.
+    let (alone, seen) = seen_by(5, 5, true);
+    assert_eq!((alone.len(), seen), (1, Vec::new()));
+}
+
 /// Zeros that are made beforehand take no memory, where the file system can be asked about it.
 #[test]
 fn zeros_take_no_memory() {
