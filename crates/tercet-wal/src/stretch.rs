@@ -26,6 +26,30 @@ pub enum Found<F> {
     OnDisk(Stretch<F>),
 }
 
+impl<F: DiskFile> Found<F> {
+    /// The entries: what is not in memory is read.
+    ///
+    /// # Errors
+    /// As of [`Stretch::read`].
+    pub fn read(self) -> Result<Vec<Entry>, WalError> {
+        match self {
+            Self::InMemory(entries) => Ok(entries),
+            Self::OnDisk(stretch) => stretch.read(),
+        }
+    }
+
+    /// The same for who reads much and is in no hurry.
+    ///
+    /// # Errors
+    /// As of [`Stretch::read_alone`].
+    pub fn read_alone(self) -> Result<Vec<Entry>, WalError> {
+        match self {
+            Self::InMemory(entries) => Ok(entries),
+            Self::OnDisk(stretch) => stretch.read_alone(),
+        }
+    }
+}
+
 /// Entries that stand on disk one behind the other.
 #[derive(Debug)]
 pub struct Stretch<F> {

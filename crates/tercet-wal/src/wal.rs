@@ -702,31 +702,7 @@ impl<D: Disk> Wal<D> {
         last: u64,
         bytes_max: u64,
     ) -> Result<Vec<Entry>, WalError> {
-        match self.find(disk, first, last, bytes_max)? {
-            Found::InMemory(entries) => Ok(entries),
-            Found::OnDisk(stretch) => stretch.read(),
-        }
-    }
-
-    /// The same, and nothing that stands behind them ([`Stretch::read_alone`]): for who reads much
-    /// and is in no hurry.
-    ///
-    /// # Errors
-    /// As of [`Self::read`].
-    ///
-    /// # Panics
-    /// As [`Self::read`].
-    pub fn read_alone(
-        &self,
-        disk: &D,
-        first: u64,
-        last: u64,
-        bytes_max: u64,
-    ) -> Result<Vec<Entry>, WalError> {
-        match self.find(disk, first, last, bytes_max)? {
-            Found::InMemory(entries) => Ok(entries),
-            Found::OnDisk(stretch) => stretch.read_alone(),
-        }
+        self.find(disk, first, last, bytes_max)?.read()
     }
 
     /// Finds what [`Self::read`] gives: what is not in memory is left to be read, on any thread.

@@ -928,9 +928,9 @@ fn what_is_read_alone_is_read_without_reading_ahead() {
     }
     let seen_by = |first, last, is_alone| {
         disk.seen.borrow_mut().clear();
-        let read = if is_alone { Wal::read_alone } else { Wal::read };
-        let entries = read(&wal, &disk, first, last, 1 << 20).unwrap();
-        (entries, disk.seen.take())
+        let found = wal.find(&disk, first, last, 1 << 20).unwrap();
+        let entries = if is_alone { found.read_alone() } else { found.read() };
+        (entries.unwrap(), disk.seen.take())
     };
     let (alone, seen) = seen_by(1, 3, true);
     assert_eq!(alone, seen_by(1, 3, false).0);

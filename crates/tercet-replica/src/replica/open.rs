@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tercet_raft::{Config, EntryKind, Incarnation, Index, NodeId, NodeSet, Raft, Time};
 use tercet_seeded::{Bug, has};
-use tercet_wal::{Disk, Entry, Wal, WalError};
+use tercet_wal::{Disk, Entry, Found, Wal, WalError};
 
 use super::repair::{Scrub, entries};
 use super::{FILES_INTERVAL, Phase, Readmits, Replica, Running, Tail, read};
@@ -352,7 +352,7 @@ impl<D: Disk> Running<D> {
 
     /// Entries from `first` on; none if that one is damaged, which is known from here on.
     fn read_around(&mut self, disk: &D, first: u64, last: u64) -> Result<Vec<Entry>, WalError> {
-        match self.wal.read_alone(disk, first, last, READ_BYTES) {
+        match self.wal.find(disk, first, last, READ_BYTES).and_then(Found::read_alone) {
             Err(WalError::Faulty { index, .. }) => {
                 self.wal.note_faulty(index)?;
                 Ok(Vec::new())

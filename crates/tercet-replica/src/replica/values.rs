@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use tercet_wal::{Disk, WalError};
+use tercet_wal::{Disk, Found, WalError};
 
 use super::Running;
 use crate::error::{Fatal, fatal};
@@ -45,7 +45,8 @@ impl<D: Disk> Running<D> {
         while self.values.written() < self.applied && left > 0 && result.is_ok() {
             let next = self.values.written() + 1;
             let bytes_max = left.min(VALUES_WRITE_BYTES);
-            let read = match self.wal.read_alone(disk, next, self.applied, bytes_max) {
+            let found = self.wal.find(disk, next, self.applied, bytes_max);
+            let read = match found.and_then(Found::read_alone) {
                 Ok(read) => read,
                 Err(WalError::Faulty { index, .. }) => {
                     self.wal.note_faulty(index).map_err(fatal)?;
