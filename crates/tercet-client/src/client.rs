@@ -29,6 +29,9 @@ const ATTEMPT: Duration = Duration::from_millis(1500);
 
 /// How much longer than it was given a node may take to answer.
 const PATIENCE: Duration = Duration::from_millis(200);
+/// No further attempt begins so near to the deadline: a refusal that is certain is worth more than
+/// an attempt that nobody can know the outcome of.
+const LEAST_TIME: Duration = Duration::from_millis(20);
 
 /// Where records stand after a submit.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -356,7 +359,7 @@ impl Client {
                 }
             };
             *maybe_appended |= error.outcome == Outcome::Unknown;
-            let is_over = Instant::now() + pause >= deadline;
+            let is_over = Instant::now() + pause + LEAST_TIME >= deadline;
             let retryable = error.is_retryable() || error.reason == Reason::Deadline;
             if !retryable || is_over {
                 return Err(error);

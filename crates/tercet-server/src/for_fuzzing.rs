@@ -19,13 +19,12 @@ use tercet_client::{ApiError, Reason, v1};
 use tercet_raft::{Incarnation, NodeId};
 use tercet_replica::PeerMessage;
 use tokio::runtime::Runtime;
-use tokio::sync::{broadcast, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tower::ServiceExt as _;
 
 use crate::api;
 use crate::config::Limits;
 use crate::forward;
-use crate::metrics::Metrics;
 use crate::node::{Command, LabAccess, NodeHandle, Page, Progress, Range, Record, Submitted};
 use crate::peer::frame::{self, Kind};
 use crate::peer::hello::{Channel, Local};
@@ -113,18 +112,11 @@ impl ClientPort {
             stopping: false,
         };
         let (progress, seen) = watch::channel(state);
-        let metrics: Arc<Metrics> = Arc::default();
         let node = NodeHandle {
-            commands,
-            progress: seen,
-            serves: watch::channel(true).1,
-            clock: Arc::default(),
-            woken_by: crate::coarse_clock::WokenBy::Clock,
-            events: broadcast::channel(16).0,
-            metrics: Arc::clone(&metrics),
-            id: 1,
             lab: Some(LabAccess { token: None }),
+            ..NodeHandle::of_stand_in(commands, seen)
         };
+        let metrics = Arc::clone(&node.metrics);
         runtime.spawn(async move {
             while let Some(command) = inbox.recv().await {
                 answer(command);

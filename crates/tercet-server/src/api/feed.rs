@@ -214,14 +214,13 @@ mod tests {
 
     use tercet_client::v1::log_server::Log as _;
     use tercet_client::{ApiError, Reason};
-    use tokio::sync::{broadcast, mpsc};
+    use tokio::sync::mpsc;
     use tokio_stream::StreamExt as _;
     use tonic::{Request, Status};
 
     use super::*;
     use crate::api::{Context, grpc::LogService};
     use crate::config::Limits;
-    use crate::metrics::Metrics;
     use crate::node::{Command, Progress, Range};
 
     /// What each record has.
@@ -265,18 +264,8 @@ mod tests {
         fn new() -> Self {
             let (commands, mut inbox) = mpsc::unbounded_channel();
             let progress = watch::Sender::new(Progress { next_seq: 1, ..Progress::default() });
-            let metrics: Arc<Metrics> = Arc::default();
-            let node = NodeHandle {
-                commands,
-                progress: progress.subscribe(),
-                serves: watch::channel(true).1,
-                clock: Arc::default(),
-                woken_by: crate::coarse_clock::WokenBy::Clock,
-                events: broadcast::channel(1).0,
-                metrics: Arc::clone(&metrics),
-                id: 1,
-                lab: None,
-            };
+            let node = NodeHandle::of_stand_in(commands, progress.subscribe());
+            let metrics = Arc::clone(&node.metrics);
             let (owner, seen) = (Arc::<Owner>::default(), progress.subscribe());
             let reads = Arc::clone(&owner);
             tokio::spawn(async move {
