@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use tercet_raft::{Config, EntryKind, Incarnation, Index, NodeId, NodeSet, Raft, Time};
 use tercet_seeded::{Bug, has};
-use tercet_wal::{Disk, Entry, Found, Wal, WalError};
+use tercet_wal::{Disk, Entry, Found, Recovered, Wal, WalError};
 
 use super::repair::{Scrub, entries};
 use super::{FILES_INTERVAL, Phase, Readmits, Replica, Running, Tail, read};
@@ -152,6 +152,7 @@ impl<D: Disk> Replica<D> {
 
     /// Does what the forming of the cluster asks for.
     pub(super) fn form(&mut self, steps: Vec<FormStep>, now: Time) -> Result<(), OpenError> {
+        let mut wal = None;
         for step in steps {
             match step {
                 FormStep::Send(to, message) => {
@@ -164,7 +165,7 @@ impl<D: Disk> Replica<D> {
                     if identity.state == IdentityState::Voter && !keeps_log {
                         // The log exists before the identity says that it does: a voter without one
                         // has lost its memory.
-                        self.fresh_log()?;
+                        wal = Some(self.fresh_log()?);
                     }
                     self.identity_count += 1;
                     identity.store(&mut self.disk, self.identity_count)?;
@@ -181,10 +182,13 @@ impl<D: Disk> Replica<D> {
                         }
                     };
                     self.effects.push_back(Effect::Notice(text.to_owned()));
-                    if self.identity.state == IdentityState::Quarantined {
-                        self.fresh_log()?;
-                    }
-                    let wal = Wal::open(&mut self.disk, self.config.wal.clone())?;
+                    let wal = match wal.take() {
+                        Some(fresh) => fresh,
+                        None if self.identity.state == IdentityState::Quarantined => {
+                            self.fresh_log()?
+                        }
+                        None => Wal::open(&mut self.disk, self.config.wal.clone())?,
+                    };
                     self.run(Some(wal), now)?;
                 }
             }
@@ -193,24 +197,20 @@ impl<D: Disk> Replica<D> {
     }
 
     /// An empty log, whatever was there.
-    pub(super) fn fresh_log(&mut self) -> Result<(), OpenError> {
+    pub(super) fn fresh_log(&mut self) -> Result<(Wal<D>, Recovered), OpenError> {
         set_aside(&mut self.disk).map_err(io("set the remains of an old log aside"))?;
-        Wal::create(&mut self.disk, self.config.wal.clone())?;
-        Ok(())
+        Ok((Wal::create(&mut self.disk, self.config.wal.clone())?, Recovered::default()))
     }
 
     /// Begins to run Raft with this log, or with an empty one.
     pub(super) fn run(
         &mut self,
-        wal: Option<(Wal<D>, tercet_wal::Recovered)>,
+        wal: Option<(Wal<D>, Recovered)>,
         now: Time,
     ) -> Result<(), OpenError> {
         let (wal, recovered) = match wal {
             Some(opened) => opened,
-            None => {
-                Wal::create(&mut self.disk, self.config.wal.clone())?;
-                Wal::open(&mut self.disk, self.config.wal.clone())?
-            }
+            None => self.fresh_log()?,
         };
         if let Some(torn) = &recovered.torn_tail {
             self.effects.push_back(Effect::Notice(format!(

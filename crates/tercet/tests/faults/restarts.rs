@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use tercet_testkit::{Cluster, Load, Options};
 
 use crate::{PATIENCE, TERCET, on_three};
@@ -134,4 +134,24 @@ fn a_node_that_is_stopped_leaves_its_values_whole() {
         Ok(())
     };
     body().expect("a stop in time");
+}
+
+/// A new log is a segment of zeros, which need not be looked through for entries.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_new_node_does_not_read_its_log_back() {
+    on_three("a_new_node_does_not_read_its_log_back", 1, |cluster, run| {
+        cluster.start_all()?;
+        cluster.await_leader()?;
+        for id in 1..=3 {
+            let log = cluster.data(id).join("wal/00000001.seg");
+            let made = log.metadata().with_context(|| log.display().to_string())?.len();
+            let io = fs::read_to_string(format!("/proc/{}/io", cluster.pid(id)?))?;
+            let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+            let read: u64 = read.context("all that was read")?.parse()?;
+            run.note(format!("n{id} has made {made} bytes and read {read}"));
+            ensure!(read < made / 8, "n{id} has made {made} bytes and read {read}");
+        }
+        Ok(())
+    });
 }
