@@ -255,9 +255,32 @@ fn verify() -> anyhow::Result<()> {
         cargo(&["doc", "--release", "--workspace", "--no-deps", "--locked", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    for manifest in BESIDE_OTHERS {
+        let format = ["fmt", "--manifest-path", manifest, "--", "--check"];
+        step(&format!("format of {manifest}"), &mut cargo(&format))?;
+        step(
+            &format!("lints of {manifest}"),
+            &mut cargo(&[
+                "clippy",
+                "--manifest-path",
+                manifest,
+                "--all-targets",
+                "--locked",
+                "--quiet",
+                "--target-dir=target",
+                "--",
+                "-D",
+                "warnings",
+            ]),
+        )?;
+    }
     println!("\n== dependencies");
     dependencies::check()
 }
+
+/// Measurements beside other systems, whose clients are no dependencies of the product: workspaces
+/// of their own.
+const BESIDE_OTHERS: [&str; 2] = ["bench/core/Cargo.toml", "bench/compare/Cargo.toml"];
 
 /// Ten thousand lives of clusters, a thousand hours of them: every fault, every invariant, every
 /// rare state.
@@ -320,5 +343,9 @@ fn fix() -> anyhow::Result<()> {
             "--allow-staged",
         ]),
     )?;
-    step("format", &mut cargo(&["fmt", "--all"]))
+    step("format", &mut cargo(&["fmt", "--all"]))?;
+    for manifest in BESIDE_OTHERS {
+        step(&format!("format of {manifest}"), &mut cargo(&["fmt", "--manifest-path", manifest]))?;
+    }
+    Ok(())
 }

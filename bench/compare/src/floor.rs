@@ -341,7 +341,9 @@ impl Floor {
         length: Duration,
     ) -> anyhow::Result<Sample> {
         let (connections, each) = match load.kind {
-            Kind::Stream | Kind::ReadStream => (load.connections, load.in_flight / load.connections),
+            Kind::Stream | Kind::ReadStream => {
+                (load.connections, load.in_flight / load.connections)
+            }
             Kind::Append | Kind::Read => (load.in_flight, 1),
         };
         let mut clients = Vec::new();
