@@ -135,7 +135,7 @@ fn remove(dir: &Path) -> anyhow::Result<()> {
 }
 
 /// Where cargo builds, whole: the program that counts runs elsewhere.
-fn target_dir() -> anyhow::Result<PathBuf> {
+pub(crate) fn target_dir() -> anyhow::Result<PathBuf> {
     let text = output(cargo(&["metadata", "--format-version", "1", "--no-deps", "--locked"]))?;
     let metadata: serde_json::Value = serde_json::from_str(&text)?;
     let dir = metadata["target_directory"].as_str().context("cargo metadata: target_directory")?;

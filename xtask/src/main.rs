@@ -255,23 +255,16 @@ fn verify() -> anyhow::Result<()> {
         cargo(&["doc", "--release", "--workspace", "--no-deps", "--locked", "--quiet"])
             .env("RUSTDOCFLAGS", "-D warnings"),
     )?;
+    let target_dir = dist::target_dir()?;
     for manifest in BESIDE_OTHERS {
         let format = ["fmt", "--manifest-path", manifest, "--", "--check"];
         step(&format!("format of {manifest}"), &mut cargo(&format))?;
         step(
             &format!("lints of {manifest}"),
-            &mut cargo(&[
-                "clippy",
-                "--manifest-path",
-                manifest,
-                "--all-targets",
-                "--locked",
-                "--quiet",
-                "--target-dir=target",
-                "--",
-                "-D",
-                "warnings",
-            ]),
+            cargo(&["clippy", "--manifest-path", manifest, "--all-targets", "--locked", "--quiet"])
+                .arg("--target-dir")
+                .arg(&target_dir)
+                .args(["--", "-D", "warnings"]),
         )?;
     }
     println!("\n== dependencies");

@@ -447,7 +447,10 @@ fn jittered(pause: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicU64;
+
     use super::*;
+    use crate::status::to_status;
 
     #[test]
     fn request_ids_are_of_version_7_and_differ() {
@@ -465,5 +468,31 @@ mod tests {
         let _inside = runtime.enter();
         assert!(Client::new(["not an address"]).is_err());
         assert!(Client::new(["127.0.0.1:7101"]).is_ok());
+    }
+
+    #[tokio::test]
+    async fn no_attempt_begins_just_before_the_deadline() {
+        let client = Arc::new(Client::new(["127.0.0.1:1", "127.0.0.1:2"]).unwrap());
+        let mut requests = tokio::task::JoinSet::new();
+        // So many that deadlines fall into every part of a pause.
+        for timeout in (30_000..70_000).step_by(200).map(Duration::from_micros) {
+            let client = Arc::clone(&client);
+            requests.spawn(async move {
+                let least = AtomicU64::new(u64::MAX);
+                let refuse = |_, left: Duration| {
+                    let left = u64::try_from(left.as_micros()).expect("below a second");
+                    least.fetch_min(left, Ordering::Relaxed);
+                    let refusal = to_status(&ApiError::new(Reason::NoLeader, "no leader"));
+                    std::future::ready(Err::<tonic::Response<()>, _>(refusal))
+                };
+                let error = client.retry(timeout, refuse, &mut false).await.unwrap_err();
+                assert_eq!(error.reason, Reason::NoLeader);
+                Duration::from_micros(least.into_inner())
+            });
+        }
+        let least = requests.join_all().await;
+        let late = least.iter().filter(|left| **left < LEAST_TIME / 2).count();
+        // A machine that is busy elsewhere may wake one of them late.
+        assert!(late < 10, "{late} of {} began so late: {least:?}", least.len());
     }
 }

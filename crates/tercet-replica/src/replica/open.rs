@@ -132,6 +132,10 @@ impl<D: Disk> Replica<D> {
             connected: NodeSet::EMPTY,
         };
         if is_member {
+            let wal = match wal {
+                Some(opened) => opened,
+                None => replica.fresh_log()?,
+            };
             match replica.run(wal, now) {
                 // A sealed segment is not read before something of it is wanted.
                 Err(OpenError::Wal(error)) if is_memory_lost(&error) => {
@@ -189,7 +193,7 @@ impl<D: Disk> Replica<D> {
                         }
                         None => Wal::open(&mut self.disk, self.config.wal.clone())?,
                     };
-                    self.run(Some(wal), now)?;
+                    self.run(wal, now)?;
                 }
             }
         }
@@ -202,16 +206,12 @@ impl<D: Disk> Replica<D> {
         Ok((Wal::create(&mut self.disk, self.config.wal.clone())?, Recovered::default()))
     }
 
-    /// Begins to run Raft with this log, or with an empty one.
+    /// Begins to run Raft with this log.
     pub(super) fn run(
         &mut self,
-        wal: Option<(Wal<D>, Recovered)>,
+        (wal, recovered): (Wal<D>, Recovered),
         now: Time,
     ) -> Result<(), OpenError> {
-        let (wal, recovered) = match wal {
-            Some(opened) => opened,
-            None => self.fresh_log()?,
-        };
         if let Some(torn) = &recovered.torn_tail {
             self.effects.push_back(Effect::Notice(format!(
                 "the log ended in a write that was cut short and never acknowledged: {torn:?}"
