@@ -43,5 +43,5 @@ pub use io::{
 };
 pub use record::{Records, RecordsError, records_body, records_of};
 pub use recover::{RecoverError, Survey, recover, survey};
-pub use replica::{Replica, Unread, WasRead};
+pub use replica::{FoundRecords, Reading, Replica, Unread, UnreadRecords, WasRead};
 pub use values::{escape_value, unescape_value};

@@ -22,8 +22,8 @@ use tercet_raft::{
     FaultyEntry, LogPos, NodeId, NodeSet, ProgressKind, RoleKind, Time, TransferError,
 };
 use tercet_replica::{
-    Effect, Fatal, IdentityState, OpenError, PeerMessage, ReadError, Replica, ReplicaConfig,
-    SlowDisk, SubmitError, Unread, WasRead,
+    Effect, Fatal, FoundRecords, IdentityState, OpenError, PeerMessage, ReadError, Reading,
+    Replica, ReplicaConfig, SlowDisk, SubmitError, Unread, UnreadRecords, WasRead,
 };
 use tercet_wal::{FileDisk, WalOptions};
 use tokio::net::TcpListener;
@@ -52,6 +52,9 @@ const DRAIN_BYTES: usize = 1 << 20;
 const STAGED_BYTES_MAX: usize = 4 << 20;
 /// With fewer entries to sync, a leader waits for the disk itself: nobody else has something for it.
 const BESIDE_MIN: usize = 2;
+/// Of records, so many bytes that are on disk are read beside this thread: to hand over fewer, which
+/// are likely to be in the page cache, takes as long as to read them.
+const READ_BESIDE_BYTES: u64 = 64 << 10;
 /// `values.log` gets its lines so long after they are due: what comes meanwhile goes with them, by one
 /// write.
 const VALUES_DELAY: Duration = Duration::from_millis(5);
@@ -112,8 +115,11 @@ enum ReplyTo {
 #[derive(Debug)]
 enum Awaiting {
     Barrier(oneshot::Sender<Result<(), ApiError>>),
-    Read(Range, oneshot::Sender<Result<Page, ApiError>>),
+    Read(Range, ReadReply),
 }
+
+/// Who waits for records.
+type ReadReply = oneshot::Sender<Result<Page, ApiError>>;
 
 /// What this node knows about a peer's links.
 #[derive(Clone, Debug, Default)]
@@ -144,6 +150,8 @@ struct Driver<'a> {
     syncer: Syncer,
     /// Reads what is sent to followers that lag far behind.
     reader: Beside<Unread<File>, WasRead>,
+    /// Reads what clients asked for.
+    record_reader: Beside<(UnreadRecords<File>, ReadReply), (Reading, ReadReply)>,
     replica: Replica<FileDisk>,
     links: Links,
     local: Rc<Local>,
@@ -201,6 +209,7 @@ pub(crate) async fn run(
         desk,
         syncer: Syncer::start().map_err(failed)?,
         reader: Beside::start("tercet-read", Unread::read).map_err(failed)?,
+        record_reader: Beside::start("tercet-records", read_records).map_err(failed)?,
         replica,
         links,
         peers: local
@@ -227,6 +236,10 @@ pub(crate) async fn run(
         Err(Fatal::LostMemory(why)) => Ok(Ended::LostMemory(why)),
         Err(Fatal::Disk(what)) => Err(DriverError::Failed { data: data(), what }),
     }
+}
+
+fn read_records((unread, reply): (UnreadRecords<File>, ReadReply)) -> (Reading, ReadReply) {
+    (unread.read(), reply)
 }
 
 fn replica_config(config: &ServerConfig) -> ReplicaConfig {
@@ -270,7 +283,7 @@ impl Driver<'_> {
         let timer = tokio::time::sleep_until(Instant::now().into());
         tokio::pin!(timer);
         let sync_ended = self.syncer.ended();
-        let read_ended = self.reader.ended();
+        let (read_ended, records_ended) = (self.reader.ended(), self.record_reader.ended());
         let mut busy_poll = BusyPoll::new(self.config.busy_poll);
         loop {
             // Lets the links read what has come, so that it joins this turn's batch.
@@ -300,6 +313,7 @@ impl Driver<'_> {
                     Some(command) = self.desk.commands.recv() => self.on_command(command)?,
                     () = sync_ended.notified() => {}
                     () = read_ended.notified() => {}
+                    () = records_ended.notified() => {}
                     () = &mut timer => is_arrival = false,
                     changed = stop.changed(), if stop_at.is_none() => {
                         if changed.is_err() || *stop.borrow() {
@@ -487,6 +501,9 @@ impl Driver<'_> {
             let now = self.now();
             self.replica.end_read(now, was_read)?;
         }
+        while let Some((reading, reply)) = self.record_reader.take() {
+            self.go_on_reading(reading, reply);
+        }
         let submits = std::mem::take(&mut self.submits);
         if !submits.is_empty() {
             self.timing.taken(&self.desk.metrics);
@@ -608,7 +625,7 @@ impl Driver<'_> {
                 self.read_barrier(Awaiting::Read(range, reply))?;
             }
             Command::Read { range, linearizable: false, reply } => {
-                let _ = reply.send(self.read(range));
+                self.read(range, reply);
             }
             Command::Status { reply } => {
                 let _ = reply.send(self.status());
@@ -774,9 +791,12 @@ impl Driver<'_> {
                         Some(Awaiting::Barrier(reply)) => {
                             let _ = reply.send(done);
                         }
-                        Some(Awaiting::Read(range, reply)) => {
-                            let _ = reply.send(done.and_then(|()| self.read(range)));
-                        }
+                        Some(Awaiting::Read(range, reply)) => match done {
+                            Ok(()) => self.read(range, reply),
+                            Err(error) => {
+                                let _ = reply.send(Err(error));
+                            }
+                        },
                         None => {}
                     }
                 }
@@ -1019,10 +1039,29 @@ impl Driver<'_> {
         })
     }
 
-    fn read(&self, range: Range) -> Result<Page, ApiError> {
+    fn read(&self, range: Range, reply: ReadReply) {
         let limit = usize::try_from(range.limit).unwrap_or(usize::MAX);
         let bytes_max = usize::try_from(range.bytes_max).unwrap_or(usize::MAX);
-        match self.replica.read(range.from_seq.max(1), limit, bytes_max) {
+        self.go_on_reading(Reading::new(range.from_seq.max(1), limit, bytes_max), reply);
+    }
+
+    /// Reads until there is enough for an answer; much that is on disk is read beside this thread.
+    fn go_on_reading(&self, mut reading: Reading, reply: ReadReply) {
+        let records = loop {
+            match self.replica.find(reading) {
+                Ok(FoundRecords::OnDisk(unread)) if unread.bytes() >= READ_BESIDE_BYTES => {
+                    // Nobody may wait for it any more.
+                    if !reply.is_closed() {
+                        self.record_reader.begin((unread, reply));
+                    }
+                    return;
+                }
+                Ok(FoundRecords::OnDisk(unread)) => reading = unread.read(),
+                Ok(FoundRecords::All(records)) => break Ok(records),
+                Err(error) => break Err(error),
+            }
+        };
+        let _ = reply.send(match records {
             Ok(records) => Ok(Page {
                 records: records
                     .into_iter()
@@ -1039,7 +1078,7 @@ impl Driver<'_> {
                 error.retry_after_ms = (reason == Reason::Overloaded).then_some(50);
                 Err(error.with_outcome(Outcome::NotAppended))
             }
-        }
+        });
     }
 
     fn status(&self) -> v1::StatusResponse {

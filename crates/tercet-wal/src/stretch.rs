@@ -63,6 +63,16 @@ pub struct Stretch<F> {
 }
 
 impl<F: DiskFile> Stretch<F> {
+    fn range(&self) -> Range<u64> {
+        u64::from(self.places[0].offset)..self.places[self.places.len() - 1].end()
+    }
+
+    /// How many bytes they are.
+    pub fn bytes(&self) -> u64 {
+        let Range { start, end } = self.range();
+        end - start
+    }
+
     /// Reads and verifies them, up to the first that is damaged.
     ///
     /// # Errors

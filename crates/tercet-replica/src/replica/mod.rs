@@ -28,6 +28,7 @@ use tercet_wal::{
 };
 
 use self::open::LOST_DIR;
+pub use self::read::{FoundRecords, Reading, UnreadRecords};
 use self::repair::Scrub;
 use self::submit::Considered;
 use crate::config::ReplicaConfig;
@@ -753,20 +754,36 @@ impl<D: Disk> Replica<D> {
     }
 
     /// Committed records from `from_seq` on: at most `limit`, and about `bytes_max` bytes of values
-    /// (one record at least). Empty if there is none yet.
+    /// (see [`Reading::new`]). Empty if there is none yet.
     ///
     /// # Errors
-    /// The log failed.
+    /// The log failed, or a part of it is damaged.
     pub fn read(
         &self,
         from_seq: u64,
         limit: usize,
         bytes_max: usize,
     ) -> Result<Vec<Record>, ReadError> {
-        match self.running() {
-            None => Ok(Vec::new()),
-            Some(running) => running.read(&self.disk, from_seq, limit, bytes_max),
+        let mut reading = Reading::new(from_seq, limit, bytes_max);
+        loop {
+            match self.find(reading)? {
+                FoundRecords::All(records) => return Ok(records),
+                FoundRecords::OnDisk(unread) => reading = unread.read(),
+            }
         }
+    }
+
+    /// Begins or goes on with what [`Self::read`] does: what is on disk is left to be read.
+    ///
+    /// # Errors
+    /// As of [`Self::read`].
+    pub fn find(&self, reading: Reading) -> Result<FoundRecords<D::File>, ReadError> {
+        let Some(running) = self.running() else { return Ok(FoundRecords::All(Vec::new())) };
+        let found = running.find_records(&self.disk, reading);
+        if let Err(ReadError::Damaged { index }) = found {
+            running.suspect.set(Some(index));
+        }
+        found
     }
 
     fn running(&self) -> Option<&Running<D>> {

@@ -3,11 +3,11 @@
 use std::cell::{Cell, RefCell};
 
 use bytes::Bytes;
-use tercet_wal::{Disk, Entry, WalError};
+use tercet_wal::{Disk, DiskFile, Entry, Stretch, WalError};
 
 use super::Running;
 use crate::io::{ReadError, Record};
-use crate::record::{RecordsError, records_of};
+use crate::record::{RecordsError, records_of, values_of};
 
 /// Of an entry with more bytes the records are not kept.
 const BATCH_BYTES_MAX: usize = 1 << 20;
@@ -40,47 +40,131 @@ impl Batch {
     }
 }
 
-impl<D: Disk> Running<D> {
-    pub(super) fn read(
-        &self,
-        disk: &D,
-        from_seq: u64,
-        limit: usize,
-        bytes_max: usize,
-    ) -> Result<Vec<Record>, ReadError> {
-        let mut records = Vec::new();
-        if from_seq >= self.applied_next_seq {
-            return Ok(records);
-        }
-        if limit == 1 {
-            return Ok(vec![self.read_one(disk, from_seq)?]);
-        }
-        let mut index = self.find(disk, from_seq)?;
-        let mut bytes = 0;
-        while index <= self.applied && records.len() < limit {
-            let budget = bytes_max.saturating_sub(bytes).clamp(1, 1 << 20) as u64;
-            // Nearly every entry has records: of so many, most are wanted.
-            let wanted = (limit - records.len()) as u64;
-            let last = self.applied.min(index.saturating_add(wanted - 1));
-            for entry in self.wal.read(disk, index, last, budget)? {
-                index = entry.header.index + 1;
-                if entry.header.record_count == 0 {
+/// A read of committed records that is under way: what was found of them, and what is yet wanted.
+#[derive(Debug)]
+pub struct Reading {
+    from_seq: u64,
+    limit: usize,
+    bytes_max: usize,
+    records: Vec<Record>,
+    /// Of their values.
+    bytes: usize,
+    /// The entry with the record after them, once one was read.
+    next_index: Option<u64>,
+    failed: Option<ReadError>,
+}
+
+impl Reading {
+    /// Records from `from_seq` on: at most `limit`, and about `bytes_max` bytes of values, not less
+    /// than half of it if there is so much, and one record at least.
+    #[must_use]
+    pub const fn new(from_seq: u64, limit: usize, bytes_max: usize) -> Self {
+        let records = Vec::new();
+        Self { from_seq, limit, bytes_max, records, bytes: 0, next_index: None, failed: None }
+    }
+
+    fn next_seq(&self) -> u64 {
+        self.records.last().map_or(self.from_seq, |record| record.seq + 1)
+    }
+
+    /// Whether another look at the log is not worth it.
+    fn is_enough(&self) -> bool {
+        self.records.len() >= self.limit
+            || (!self.records.is_empty() && self.bytes >= self.bytes_max.div_ceil(2))
+    }
+
+    /// Takes what is wanted of the entry with the next record, and of those that follow it.
+    fn take(&mut self, entries: &[Entry]) -> Result<(), RecordsError> {
+        for entry in entries {
+            self.next_index = Some(entry.header.index + 1);
+            if entry.header.record_count == 0 {
+                continue;
+            }
+            let next_seq = self.next_seq();
+            for (seq, value) in (entry.header.first_seq..).zip(values_of(entry)?) {
+                if seq < next_seq {
                     continue;
                 }
-                let values = records_of(&entry)?.values;
-                for (seq, value) in (entry.header.first_seq..).zip(values) {
-                    if seq < from_seq {
-                        continue;
-                    }
-                    if records.len() >= limit || (bytes >= bytes_max && !records.is_empty()) {
-                        return Ok(records);
-                    }
-                    bytes += value.len();
-                    records.push(Record { seq, value });
+                let is_full = self.bytes >= self.bytes_max && !self.records.is_empty();
+                if is_full || self.records.len() >= self.limit {
+                    return Ok(());
+                }
+                self.bytes += value.len();
+                self.records.push(Record { seq, value: entry.frame.slice_ref(value) });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// What [`Replica::find`](super::Replica::find) finds.
+#[derive(Debug)]
+pub enum FoundRecords<F> {
+    /// All that was wanted, or all there is.
+    All(Vec<Record>),
+    /// Records that are to be read.
+    OnDisk(UnreadRecords<F>),
+}
+
+/// Committed records that stand on this node's disk. They are to be read, on any thread; then
+/// [`Replica::find`](super::Replica::find) goes on.
+#[derive(Debug)]
+pub struct UnreadRecords<F> {
+    reading: Reading,
+    stretch: Stretch<F>,
+}
+
+impl<F: DiskFile> UnreadRecords<F> {
+    /// How many bytes are to be read.
+    pub fn bytes(&self) -> u64 {
+        self.stretch.bytes()
+    }
+
+    /// Reads and verifies them.
+    #[must_use]
+    pub fn read(self) -> Reading {
+        let Self { mut reading, stretch } = self;
+        let entries = stretch.read().map_err(ReadError::from);
+        let taken = entries.and_then(|entries| Ok(reading.take(&entries)?));
+        reading.failed = taken.err();
+        reading
+    }
+}
+
+impl<D: Disk> Running<D> {
+    pub(super) fn find_records(
+        &self,
+        disk: &D,
+        mut reading: Reading,
+    ) -> Result<FoundRecords<D::File>, ReadError> {
+        loop {
+            if let Some(error) = reading.failed {
+                return Err(error);
+            }
+            if reading.is_enough() || reading.next_seq() >= self.applied_next_seq {
+                return Ok(FoundRecords::All(reading.records));
+            }
+            if reading.limit == 1 {
+                return Ok(FoundRecords::All(vec![self.read_one(disk, reading.from_seq)?]));
+            }
+            let index = match reading.next_index {
+                Some(index) => index,
+                None => self.find(disk, reading.from_seq)?,
+            };
+            if index > self.applied {
+                return Ok(FoundRecords::All(reading.records));
+            }
+            // Nearly every entry has records: of so many, most are wanted.
+            let wanted = (reading.limit - reading.records.len()) as u64;
+            let last = self.applied.min(index.saturating_add(wanted - 1));
+            let budget = reading.bytes_max.saturating_sub(reading.bytes).clamp(1, 1 << 20) as u64;
+            match self.wal.find(disk, index, last, budget)? {
+                tercet_wal::Found::InMemory(entries) => reading.take(&entries)?,
+                tercet_wal::Found::OnDisk(stretch) => {
+                    return Ok(FoundRecords::OnDisk(UnreadRecords { reading, stretch }));
                 }
             }
         }
-        Ok(records)
     }
 
     fn read_one(&self, disk: &D, seq: u64) -> Result<Record, ReadError> {

@@ -21,6 +21,8 @@ use crate::node::{NodeHandle, Page, Range, Record, Submit, Submitted};
 const STREAM_WINDOW: usize = 1024;
 /// How many bytes of values go into one message of a read, unless the client says less.
 const READ_BYTES: u64 = 256 << 10;
+/// How many messages of a read wait for the client, besides the one that is being read.
+const READ_AHEAD: usize = 3;
 /// How many records go into one message of a read.
 const READ_RECORDS: u64 = 10_000;
 
@@ -153,7 +155,7 @@ impl v1::log_server::Log for LogService {
             let first = tokio_stream::iter(first.map(Ok));
             return Ok(Response::new(Box::pin(first.chain(following.stream()))));
         }
-        let (to_client, from_here) = mpsc::channel(4);
+        let (to_client, from_here) = mpsc::channel(READ_AHEAD);
         tokio::spawn(reading.send(node.clone(), first, to_client));
         Ok(Response::new(Box::pin(ReceiverStream::new(from_here))))
     }
@@ -278,11 +280,20 @@ impl Reading {
     ) {
         let mut answer = first.map(Ok);
         while let Some(next) = answer {
-            let is_last = next.is_err() || self.is_done();
-            if to_client.send(next).await.is_err() || is_last {
+            if next.is_err() || self.is_done() {
+                let _ = to_client.send(next).await;
                 return;
             }
-            answer = match node.read_local(self.range()).await {
+            // In this order: what comes next is read while this is on its way.
+            let (page, sent) = tokio::join!(
+                biased;
+                node.read_local(self.range()),
+                to_client.send(next),
+            );
+            if sent.is_err() {
+                return;
+            }
+            answer = match page {
                 Ok(Page { records, next_seq }) => self.take(records, next_seq).map(Ok),
                 Err(error) => Some(Err(status(error))),
             };
