@@ -41,21 +41,15 @@ fn forget(paths: &[PathBuf]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Reads files from their beginnings to their ends; says how many bytes they had.
-fn read_files(paths: &[PathBuf]) -> anyhow::Result<u64> {
+/// Reads files from their beginnings to their ends.
+fn read_files(paths: &[PathBuf]) -> anyhow::Result<()> {
     let mut piece = vec![0; 1 << 20];
-    let mut bytes = 0;
     for path in paths {
         let mut file = File::open(path)?;
         fadvise(&file, 0, None, Advice::Sequential)?;
-        loop {
-            match file.read(&mut piece)? {
-                0 => break,
-                read => bytes += read as u64,
-            }
-        }
+        while file.read(&mut piece)? > 0 {}
     }
-    Ok(bytes)
+    Ok(())
 }
 
 /// Reads all records of one node; says how many bytes their values had.
@@ -76,9 +70,9 @@ fn read_node(cluster: &Cluster, id: usize) -> anyhow::Result<u64> {
     })
 }
 
-/// How many bytes a node has read from its disk since it started.
-fn from_disk(cluster: &Cluster, id: usize) -> anyhow::Result<u64> {
-    let io = fs::read_to_string(format!("/proc/{}/io", cluster.pid(id)?))?;
+/// How many bytes a process has read from the disk since it started.
+fn from_disk(pid: u32) -> anyhow::Result<u64> {
+    let io = fs::read_to_string(format!("/proc/{pid}/io"))?;
     let line = io.lines().find_map(|line| line.strip_prefix("read_bytes:"));
     Ok(line.map_or(Ok(0), |number| number.trim().parse())?)
 }
@@ -107,15 +101,19 @@ pub(crate) fn cold(program: &Path, settings: &Settings) -> anyhow::Result<()> {
                 note(&format!("run {run} of {}: values of {bytes} bytes, n{id}", settings.runs));
                 let paths = segments(&cluster, id)?;
                 forget(&paths)?;
+                // What is only reserved is in the files, and on no disk.
+                let before = from_disk(std::process::id())?;
                 let begun = Instant::now();
-                let read = read_files(&paths)?;
-                disk.add(per_second(mib(read), begun.elapsed()));
+                read_files(&paths)?;
+                let took = begun.elapsed();
+                let read = from_disk(std::process::id())? - before;
+                disk.add(per_second(mib(read), took));
                 forget(&paths)?;
-                let before = from_disk(&cluster, id)?;
+                let before = from_disk(cluster.pid(id)?)?;
                 let begun = Instant::now();
                 let read = read_node(&cluster, id)?;
                 node.add(per_second(mib(read), begun.elapsed()));
-                physical.add(mib(from_disk(&cluster, id)? - before));
+                physical.add(mib(from_disk(cluster.pid(id)?)? - before));
             }
         }
         for (id, (disk, node, physical)) in (1..).zip(&seen) {

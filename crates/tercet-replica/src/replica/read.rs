@@ -1,6 +1,7 @@
 //! Reading committed records.
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 
 use bytes::Bytes;
 use tercet_wal::{Disk, DiskFile, Entry, Stretch, WalError};
@@ -11,6 +12,8 @@ use crate::record::{RecordsError, records_of, values_of};
 
 /// Of an entry with more bytes the records are not kept.
 const BATCH_BYTES_MAX: usize = 1 << 20;
+/// So many readers at a time go on without looking for where they were.
+const ENDS: usize = 64;
 
 /// What the read of a record tells those after it. Applied entries do not change, so it stays true.
 #[derive(Debug, Default)]
@@ -19,6 +22,31 @@ pub(super) struct Known {
     found: Cell<Option<Found>>,
     /// The last entry with many records of which one was read: the next may want another.
     batch: RefCell<Option<Batch>>,
+    /// Where the last reads of many records ended: their readers go on there.
+    ends: RefCell<VecDeque<End>>,
+}
+
+impl Known {
+    fn note_end(&self, end: End) {
+        let mut ends = self.ends.borrow_mut();
+        if ends.len() == ENDS {
+            ends.pop_front();
+        }
+        ends.push_back(end);
+    }
+
+    /// The entry with this record, where a read ended before it.
+    fn index_of(&self, seq: u64) -> Option<u64> {
+        let ends = self.ends.borrow();
+        ends.iter().rev().find(|end| end.next_seq == seq).map(|end| end.next_index)
+    }
+}
+
+/// The next record that a reader wants, and the entry that it is in.
+#[derive(Clone, Copy, Debug)]
+struct End {
+    next_seq: u64,
+    next_index: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -49,7 +77,7 @@ pub struct Reading {
     records: Vec<Record>,
     /// Of their values.
     bytes: usize,
-    /// The entry with the record after them, once one was read.
+    /// The entry with the record after them, once that is known.
     next_index: Option<u64>,
     failed: Option<ReadError>,
 }
@@ -76,22 +104,22 @@ impl Reading {
     /// Takes what is wanted of the entry with the next record, and of those that follow it.
     fn take(&mut self, entries: &[Entry]) -> Result<(), RecordsError> {
         for entry in entries {
+            self.next_index = Some(entry.header.index);
+            if entry.header.record_count > 0 {
+                let next_seq = self.next_seq();
+                for (seq, value) in (entry.header.first_seq..).zip(values_of(entry)?) {
+                    if seq < next_seq {
+                        continue;
+                    }
+                    let is_full = self.bytes >= self.bytes_max && !self.records.is_empty();
+                    if is_full || self.records.len() >= self.limit {
+                        return Ok(());
+                    }
+                    self.bytes += value.len();
+                    self.records.push(Record { seq, value: entry.frame.slice_ref(value) });
+                }
+            }
             self.next_index = Some(entry.header.index + 1);
-            if entry.header.record_count == 0 {
-                continue;
-            }
-            let next_seq = self.next_seq();
-            for (seq, value) in (entry.header.first_seq..).zip(values_of(entry)?) {
-                if seq < next_seq {
-                    continue;
-                }
-                let is_full = self.bytes >= self.bytes_max && !self.records.is_empty();
-                if is_full || self.records.len() >= self.limit {
-                    return Ok(());
-                }
-                self.bytes += value.len();
-                self.records.push(Record { seq, value: entry.frame.slice_ref(value) });
-            }
         }
         Ok(())
     }
@@ -141,15 +169,19 @@ impl<D: Disk> Running<D> {
             if let Some(error) = reading.failed {
                 return Err(error);
             }
-            if reading.is_enough() || reading.next_seq() >= self.applied_next_seq {
+            let next_seq = reading.next_seq();
+            if reading.is_enough() || next_seq >= self.applied_next_seq {
+                if let Some(next_index) = reading.next_index {
+                    self.known.note_end(End { next_seq, next_index });
+                }
                 return Ok(FoundRecords::All(reading.records));
             }
             if reading.limit == 1 {
-                return Ok(FoundRecords::All(vec![self.read_one(disk, reading.from_seq)?]));
+                return Ok(FoundRecords::All(vec![self.read_one(disk, next_seq)?]));
             }
-            let index = match reading.next_index {
+            let index = match reading.next_index.or_else(|| self.known.index_of(next_seq)) {
                 Some(index) => index,
-                None => self.find(disk, reading.from_seq)?,
+                None => self.find(disk, next_seq)?,
             };
             if index > self.applied {
                 return Ok(FoundRecords::All(reading.records));

@@ -20,9 +20,9 @@ use crate::node::{NodeHandle, Page, Range, Record, Submit, Submitted};
 /// How many requests of one stream may be under way.
 const STREAM_WINDOW: usize = 1024;
 /// How many bytes of values go into one message of a read, unless the client says less.
-const READ_BYTES: u64 = 256 << 10;
+const READ_BYTES: u64 = 512 << 10;
 /// How many messages of a read wait for the client, besides the one that is being read.
-const READ_AHEAD: usize = 3;
+const READ_AHEAD: usize = 1;
 /// How many records go into one message of a read.
 const READ_RECORDS: u64 = 10_000;
 

@@ -4,6 +4,8 @@ use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, ensure};
+use bytes::Bytes;
+use tercet_client::{Client, v1};
 use tercet_testkit::{Cluster, Load, Options};
 
 use crate::{PATIENCE, TERCET, on_three};
@@ -152,6 +154,45 @@ fn a_new_node_does_not_read_its_log_back() {
             run.note(format!("n{id} has made {made} bytes and read {read}"));
             ensure!(read < made / 8, "n{id} has made {made} bytes and read {read}");
         }
+        Ok(())
+    });
+}
+
+/// Who reads much of what is in no memory of the node is served by a thread of its own: those who
+/// submit do not wait for that.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_long_read_is_read_beside_the_owner() {
+    const MIB: usize = 1 << 20;
+    on_three("a_long_read_is_read_beside_the_owner", 1, |cluster, run| {
+        cluster.start_all()?;
+        cluster.await_leader()?;
+        let values = (0..16).map(|nth| Bytes::from(vec![b'a' + nth; MIB]));
+        for value in values.clone() {
+            cluster.run(cluster.client().submit([value]))?;
+        }
+        cluster.await_healed()?;
+        // Started again, it has nothing in memory.
+        cluster.stop(1)?;
+        cluster.start(1)?;
+        cluster.await_healed()?;
+        let address = cluster.address(1);
+        let request =
+            v1::ReadRequest { consistency: v1::Consistency::Local.into(), ..Default::default() };
+        let records = cluster.run(async { Client::new([address])?.read_with(request).await })?;
+        ensure!(records.iter().map(|record| &record.value).eq(values.collect::<Vec<_>>().iter()));
+        let mut beside = 0;
+        for task in fs::read_dir(format!("/proc/{}/task", cluster.pid(1)?))? {
+            let task = task?.path();
+            if fs::read_to_string(task.join("comm"))?.trim() == "tercet-records" {
+                let io = fs::read_to_string(task.join("io"))?;
+                let read = io.lines().find_map(|line| line.strip_prefix("rchar: "));
+                beside += read.context("all that was read")?.parse::<usize>()?;
+            }
+        }
+        run.note(format!("{beside} bytes read beside the owner"));
+        // The last one is a single record, which the owner reads itself.
+        ensure!(beside >= 15 * MIB, "{beside} bytes of {} were read beside the owner", 16 * MIB);
         Ok(())
     });
 }
