@@ -358,9 +358,14 @@ impl Driver<'_> {
     }
 
     fn write_values(&mut self) -> Result<(), Fatal> {
+        let begun = Instant::now();
         self.replica.write_values()?;
         if !self.replica.needs_values() {
             self.values_due = None;
+        } else if self.replica.compares_values() {
+            // After a start there may be gigabytes of that, which others on this disk wait behind.
+            let now = Instant::now();
+            self.values_due = Some(now + (now - begun));
         }
         Ok(())
     }
@@ -372,9 +377,7 @@ impl Driver<'_> {
             return false;
         }
         let now = Instant::now();
-        let due = *self.values_due.get_or_insert(now + VALUES_DELAY);
-        // What is compared after a start is no few lines that others could join.
-        due <= now || self.replica.compares_values()
+        *self.values_due.get_or_insert(now + VALUES_DELAY) <= now
     }
 
     fn leads(&self) -> bool {
