@@ -26,7 +26,7 @@ fn restart_one_after_the_other() {
                 cluster.await_statuses(
                     "all nodes are connected and hold the same",
                     |statuses| {
-                        let leads = |s: &&tercet_client::v1::StatusResponse| s.role == "leader";
+                        let leads = |s: &&v1::StatusResponse| s.role == "leader";
                         let Some(leader) = statuses.iter().flatten().find(leads) else {
                             return false;
                         };
