@@ -363,7 +363,7 @@ impl Driver<'_> {
         if !self.replica.needs_values() {
             self.values_due = None;
         } else if self.replica.compares_values() {
-            // After a start there may be gigabytes of that, which others on this disk wait behind.
+            // After a start there may be gigabytes of that: this thread has other work, too.
             let now = Instant::now();
             self.values_due = Some(now + (now - begun));
         }
